@@ -1,0 +1,86 @@
+"""The contract of a store: what a bucket and a folder both promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tandem.errors import PermanentError
+
+
+class AlreadyThere(PermanentError):
+    """The key exists; put_if_absent has changed nothing."""
+
+    code = "already-there"
+
+
+class NotThere(PermanentError):
+    """No object has this key."""
+
+    code = "not-there"
+
+
+class Corrupt(PermanentError):
+    """What is stored is not what was written: its SHA-256 or its size differs."""
+
+    exit_code = 65
+    code = "corrupt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One stored object as a listing shows it."""
+
+    key: str
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDigest:
+    """One file of a tree: its size in bytes and its SHA-256 as 64 hex digits."""
+
+    size: int
+    sha256: str
+
+
+class Store(Protocol):
+    """Objects under slash-separated keys, written once and never changed.
+
+    Every method raises Unavailable (after its own retries with back-off) while the store is away, and
+    BadConfiguration for a wrong key, a missing bucket or a folder that cannot be written.
+    """
+
+    @property
+    def url(self) -> str:
+        """The address that opens this store again: file:///... or s3://bucket/prefix."""
+        ...
+
+    def put_if_absent(self, key: str, body: bytes) -> None:
+        """Write the object atomically. Raises AlreadyThere if the key exists: of many writers one wins."""
+        ...
+
+    def put_file_if_absent(self, key: str, path: Path) -> FileDigest:
+        """The same for a file of any size, streamed; returns what was read while it was written."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """Read a whole object. Raises NotThere."""
+        ...
+
+    def get_file(self, key: str, path: Path, expected: FileDigest) -> None:
+        """Stream an object into a new file that appears only when whole and right.
+
+        Raises NotThere, and Corrupt if size or SHA-256 differ.
+        """
+        ...
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with the prefix, in key order."""
+        ...
+
+
+Manifest = dict[str, FileDigest]
+"""Relative path -> digest of every file of a tree. It is stored as manifest.json, after all the files."""
