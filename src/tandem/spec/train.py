@@ -1,0 +1,183 @@
+"""The training section of the Run file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tandem.spec.base import Section
+from tandem.spec.model import Precision, TilesSpec
+
+LANGUAGE_MODEL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+FINAL_ANSWER = "### The final answer is: {answer}"
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class LossRule(StrEnum):
+    """What the sum of token losses is divided by."""
+
+    GLOBAL_TOKEN_MEAN = "global_token_mean"  # noqa: S105
+    MICRO_BATCH_MEAN = "micro_batch_mean"
+
+
+class LoraSpec(Section):
+    """The low-rank adapter on the language model; vision tower and projector stay frozen."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank: inner size of each pair of matrices. 16 is the original's."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale of the adapter: its output is multiplied by alpha / r. Twice r is the original's."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the adapter's inputs set to zero while training. 0.05 is the original's."""
+    targets: tuple[str, ...] = Field(default=LANGUAGE_MODEL_PROJECTIONS, min_length=1)
+    """Names of the language model's linear layers that get an adapter. All seven, as in the original."""
+    dtype: Precision = Precision.FLOAT32
+    """Number format of the adapter's weights. float32 keeps small updates; bfloat16 is faster on a GPU."""
+
+
+class OptimizerSpec(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(default=4e-5, gt=0)
+    """Highest learning rate. 4e-5 is the original's."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two running means."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to AdamW's denominator."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest gradient norm; a larger gradient is scaled down to it. None: no clipping."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decoupled weight decay: 0.01 for 2B and 0.05 for 8B in the original."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of all steps in which the learning rate rises from 0."""
+    schedule: Schedule = Schedule.COSINE
+    """Shape of the fall after the warm-up, to 0 at the last step."""
+
+
+class BatchSpec(Section):
+    """How many samples make one optimizer step, and how they are laid out on the ranks."""
+
+    global_size: int = Field(ge=1)
+    """Samples of one optimizer step over all ranks, exact to the sample."""
+    per_device: int = Field(default=1, ge=1)
+    """Samples of one padded micro-batch on one rank. globalSize must be a multiple of perDevice x ranks. Unused
+    with packing."""
+    packed_tokens: int | None = Field(default=None, ge=16)
+    """Pack samples, without attention between them, into micro-batches of at most this many tokens. None: pad."""
+
+
+class ZeroSpec(Section):
+    """DeepSpeed ZeRO."""
+
+    stage: int = Field(default=1, ge=0, le=1)
+    """1 shares the optimizer's state among the ranks with DeepSpeed; 0 trains without DeepSpeed."""
+    bucket_elements: int = Field(default=20_000_000, ge=1000)
+    """Gradient elements reduced at once. A rank-16 LoRA of a 2B model has 18.5 million in all: larger buckets,
+    such as the 1e9 of the original, only hold memory."""
+
+
+class ValidationSpec(Section):
+    """A set whose loss is measured while training; it alone chooses the best checkpoint."""
+
+    meta: str
+    """A meta file like the training one."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps between two measurements. None: at every checkpoint and at the end."""
+
+
+class CheckpointSpec(Section):
+    """What a stopped training can go on from."""
+
+    every_steps: int = Field(default=200, ge=1)
+    """Optimizer steps between two checkpoints."""
+    keep: int = Field(default=2, ge=1)
+    """How many of the newest to keep on the training machine's disk. The store keeps all of them."""
+
+
+class TrainSpec(Section):
+    """LoRA finetuning."""
+
+    meta: str
+    """InternVL's meta file: {dataset: {root, annotation, data_augment, repeat_time, max_dynamic_patch}}."""
+    ranks: int = Field(default=1, ge=1)
+    """Processes that train together, one a GPU."""
+    lora: LoraSpec = LoraSpec()
+    """The adapter."""
+    tiles: TilesSpec = TilesSpec(max=6)
+    """Tile budget. 6 a sample is the original's."""
+    max_length: int = Field(default=8192, ge=16)
+    """Tokens of the longest sample, image tokens included. Longer ones are counted and reported, never cut
+    through an image."""
+    drop_too_long: int = Field(default=0, ge=0)
+    """How many samples longer than maxLength may be left out. More than that stops the run."""
+    drop_bad: int = Field(default=0, ge=0)
+    """How many unreadable samples may be left out. They are named in the record. More stop the run."""
+    answer_template: str = Field(default=FINAL_ANSWER, pattern=r"\S.*\{answer\}")
+    """How an answer ends: what stands before {answer} is the marker that evaluation looks for."""
+    batch: BatchSpec
+    """Batch sizes and packing."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """AdamW and its schedule."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training set. None: `steps` says how long; one of the two must be given."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps. None: `epochs` says how long."""
+    loss: LossRule = LossRule.GLOBAL_TOKEN_MEAN
+    """global_token_mean divides by the labelled tokens of the whole global batch; micro_batch_mean, the
+    original's, takes a mean for each padded micro-batch and then the mean of those."""
+    precision: Precision = Precision.BFLOAT16
+    """What the frozen model computes in."""
+    zero: ZeroSpec = ZeroSpec()
+    """Sharing of the optimizer's state."""
+    gradient_checkpointing: bool = False
+    """Compute the language model's activations twice instead of keeping them: less memory, about a third slower."""
+    validation: ValidationSpec | None = None
+    """None: no validation, and then there is no best checkpoint."""
+    workers: int = Field(default=2, ge=0)
+    """Processes a rank that decode and tile images. 0: in the training process itself."""
+    log_every_steps: int = Field(default=10, ge=1)
+    """Optimizer steps between two lines of metrics.jsonl."""
+    tensorboard: bool = False
+    """Write TensorBoard event files beside metrics.jsonl."""
+    checkpoints: CheckpointSpec = CheckpointSpec()
+    """Saving and keeping."""
+    deadline_minutes: float | None = Field(default=None, gt=0)
+    """Longest running time of the stage over all attempts. None: no limit."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give epochs or steps, and not both")
+        if self.batch.packed_tokens is not None:
+            if self.loss is LossRule.MICRO_BATCH_MEAN:
+                raise ValueError("micro_batch_mean needs padded micro-batches: leave out batch.packedTokens")
+            if self.batch.packed_tokens < self.max_length:
+                raise ValueError(
+                    f"batch.packedTokens ({self.batch.packed_tokens}) is less than maxLength ({self.max_length}): "
+                    "the longest sample would fit in no micro-batch"
+                )
+            if self.batch.global_size < self.ranks:
+                raise ValueError(
+                    f"batch.globalSize ({self.batch.global_size}) is less than ranks ({self.ranks}): "
+                    "some ranks would have no sample"
+                )
+        elif self.batch.global_size % (self.batch.per_device * self.ranks):
+            raise ValueError(
+                f"batch.globalSize ({self.batch.global_size}) is not a multiple of batch.perDevice x ranks "
+                f"({self.batch.per_device} x {self.ranks}): it would not be the batch you asked for"
+            )
+        return self
+
+    @property
+    def accumulation(self) -> int:
+        """Padded micro-batches of one rank in one optimizer step."""
+        return self.batch.global_size // (self.batch.per_device * self.ranks)
