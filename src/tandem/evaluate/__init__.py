@@ -1,0 +1,1 @@
+"""Generate answers, then score them: two stages, the second repeatable alone."""
