@@ -1,0 +1,1 @@
+"""From a meta file to an adapter."""
