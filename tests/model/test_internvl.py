@@ -10,7 +10,7 @@ from transformers import InternVLForConditionalGeneration
 
 from tandem.model.internvl import (
     IGNORED,
-    make_trainable,
+    TrainableInternVL,
     mask_between_samples,
     restart_positions,
     select_labelled,
@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Any:
-    return make_trainable(load_parent(folder))
+    loaded, report = TrainableInternVL.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
+    assert not report["missing_keys"]
+    return loaded.eval()
 
 
 def load_parent(folder: Path) -> Any:

@@ -33,6 +33,15 @@ def _add_parameters(function: Callable[..., Any], *names: str) -> inspect.Signat
 class TrainableInternVL(InternVLForConditionalGeneration):  # type: ignore[no-untyped-call]
     """transformers' InternVL; with labels, forward computes the loss and nothing that the loss does not need."""
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as the parent: transformers maps a checkpoint's names only for classes of its own."""
+        loaded: Any = InternVLForConditionalGeneration.from_pretrained(*args, **kwargs)
+        if kwargs.get("output_loading_info"):
+            model, report = loaded
+            return make_trainable(model), report
+        return make_trainable(loaded)
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -105,10 +114,7 @@ class TrainableInternVL(InternVLForConditionalGeneration):  # type: ignore[no-un
 
 
 def make_trainable(model: InternVLForConditionalGeneration) -> TrainableInternVL:
-    """Give a loaded model the forward of training, in place; no weight is touched.
-
-    Load with the parent: transformers maps a checkpoint's names to a model's by the name of the class.
-    """
+    """Give a model the forward of training, in place; no weight is touched."""
     model.__class__ = TrainableInternVL
     trainable: Any = model
     return cast("TrainableInternVL", trainable)
