@@ -24,7 +24,7 @@ MOST_FAULTS = 100
 class Record(BaseModel):
     """Immutable, complete, without unknown keys, and without NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class EvalSample(Record):
@@ -62,7 +62,8 @@ class Verdict(Record):
 
     verdict: VerdictWord
     reason: str | None = None
-    """Why there is no verdict, as one word and a detail after a colon; None where there is one."""
+    """Why there is no verdict (unavailable, refused or unparseable, and a detail after a colon), or why it is
+    wrong without having been judged (the status). None where a judge has decided."""
     reply: str | None = None
     """What a judge model said, word for word; None where none was asked or none answered."""
     served_model: str | None = None
@@ -121,6 +122,11 @@ class ScoreLine(Record):
     """Of a complete answer; None without one, and where no BERTScore was asked for."""
     original: OriginalView | None
     """None: the original script passes over this sample before it counts it."""
+
+    @property
+    def case(self) -> tuple[str, str]:
+        """What the sample is resampled with; a sample's own id never meets a case's."""
+        return ("sample", self.sample_id) if self.case_id is None else ("case", self.case_id)
 
 
 RecordT = TypeVar("RecordT", bound=Record)
