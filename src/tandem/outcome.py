@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tandem.errors import PermanentError, Stopped, TandemError, Unavailable
+from tandem.errors import BadConfiguration, BadData, Stopped, TandemError, Unavailable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Outcome:
 
 DONE = Outcome(exit_code=0, code="done")
 OUT_OF_MEMORY = "out-of-memory"
+LINE_MARK = "tandem-outcome "
+"""Begins the last line that a stage's process prints; the outcome's JSON follows."""
 
 _STRENGTH = ("permanent", OUT_OF_MEMORY, "temporary", "stopped", "other", "peer", "done")
 
@@ -76,6 +78,16 @@ def read_outcome(path: Path) -> Outcome | None:
         return None
 
 
+def parse_outcome_line(line: str) -> Outcome | None:
+    """The outcome in a line that a stage's process printed, or None for every other line."""
+    if not line.startswith(LINE_MARK):
+        return None
+    try:
+        return Outcome(**json.loads(line.removeprefix(LINE_MARK)))
+    except (ValueError, TypeError):
+        return None
+
+
 def choose_strongest(outcomes: Iterable[Outcome]) -> Outcome:
     """The one that explains an attempt: permanent, out of memory, temporary, stopped, other; a lost peer last."""
     return min(outcomes, key=lambda outcome: _STRENGTH.index(classify(outcome)))
@@ -85,12 +97,11 @@ def classify(outcome: Outcome) -> str:
     """permanent, out-of-memory, temporary, stopped, other, peer or done."""
     if outcome.exit_code == 0:
         return "done"
-    if outcome.code in (OUT_OF_MEMORY,):
+    if outcome.code == OUT_OF_MEMORY:
         return OUT_OF_MEMORY
     if outcome.code == "peer-lost":
         return "peer"
-    permanent = {cls.exit_code for cls in PermanentError.__subclasses__()} - {1}
-    if outcome.exit_code in permanent:
+    if outcome.exit_code in (BadData.exit_code, BadConfiguration.exit_code):
         return "permanent"
     return {Unavailable.exit_code: "temporary", Stopped.exit_code: "stopped"}.get(outcome.exit_code, "other")
 

@@ -1,0 +1,152 @@
+"""Every command and its options; what a command does is in the module of its name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="LoRA-finetune InternVL models, evaluate them, and keep results that can be trusted.",
+)
+
+
+class Format(StrEnum):
+    """How an answer is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="A Run file, for example jobs/demo.yaml.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A Run's id, or the beginning of one.")]
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="TANDEM_STORE",
+        help="A folder or s3://bucket/prefix; the endpoint comes from the standard AWS variables.",
+    ),
+]
+Output = Annotated[Format, typer.Option("--output", "-o", help="How the answer is printed.")]
+DEFAULT_STORE = "./tandem-store"
+
+
+@app.command()
+def run(
+    file: RunFile,
+    store: StoreUrl = DEFAULT_STORE,
+    again: Annotated[bool, typer.Option(help="Make a new Run even if this one has ended.")] = False,
+    strict: Annotated[bool, typer.Option(help="Treat warnings of the check as faults.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Check a Run, then train and evaluate on this machine. The same command goes on where it was broken off."""
+    from tandem.cli.run import run_file
+
+    raise typer.Exit(run_file(file, store, again=again, strict=strict, as_json=output is Format.JSON))
+
+
+@app.command()
+def check(
+    file: RunFile,
+    store: Annotated[str, typer.Option("--store", envvar="TANDEM_STORE", help="Also look at this store.")] = "",
+    strict: Annotated[bool, typer.Option(help="Treat warnings as faults.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print findings and facts as JSON.")] = False,
+) -> None:
+    """Find everything that is wrong with a Run and its inputs, before a model is loaded."""
+    from tandem.cli.check import check_file
+
+    raise typer.Exit(check_file(file, store or None, strict=strict, as_json=json))
+
+
+@app.command("list")
+def list_(store: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) -> None:
+    """List the Runs of a store."""
+    from tandem.cli.show import list_all
+
+    list_all(store, as_json=output is Format.JSON)
+
+
+@app.command()
+def show(run: RunId, store: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) -> None:
+    """Show a Run: its stages, attempts, figures, and where everything lies."""
+    from tandem.cli.show import show_run
+
+    show_run(run, store, as_json=output is Format.JSON)
+
+
+@app.command()
+def logs(
+    run: RunId,
+    store: StoreUrl = DEFAULT_STORE,
+    stage: Annotated[str, typer.Option(help="Only this stage, for example train.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Print the logs of a Run's attempts, oldest first."""
+    from tandem.cli.logs import print_logs
+
+    print_logs(run, store, stage=stage, as_json=output is Format.JSON)
+
+
+@app.command()
+def score(
+    run: RunId,
+    store: StoreUrl = DEFAULT_STORE,
+    evaluation: Annotated[str, typer.Option("--eval", help="Only this evaluation of the Run.")] = "",
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", help="YAML with judge and bertScore, as in a Run file. Without it: the Run's."),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Score the texts of a Run again, with its own or other settings; nothing is generated again."""
+    from tandem.cli.score import score_again
+
+    code = score_again(run, store, evaluation=evaluation, settings=settings, as_json=output is Format.JSON)
+    raise typer.Exit(code)
+
+
+@app.command()
+def push(
+    path: Annotated[Path, typer.Argument(help="A folder: a model, an adapter or a data set with its images.")],
+    store: StoreUrl = DEFAULT_STORE,
+) -> None:
+    """Put a folder into the store under its digest and print the URI to use in a Run file."""
+    from tandem.cli.push import push_folder
+
+    push_folder(path, store)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the Run file."""
+    from tandem.cli.schema import print_schema
+
+    print_schema()
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo's base model and data are made.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the data and of the base model.")] = 0,
+) -> None:
+    """Make the inputs of jobs/demo.yaml: real images, questions, and a tiny base model trained on this machine."""
+    from tandem.cli.demo import make_demo
+
+    make_demo(folder, seed)
+
+
+@app.command(hidden=True)
+def stage(
+    name: Annotated[str, typer.Argument(help="train, generate or score; the STAGE variable says which of them.")],
+) -> None:
+    """Do one attempt of one stage: what every pod runs. Its facts come from the environment."""
+    from tandem.cli.stage import run_stage
+
+    raise typer.Exit(run_stage(name))

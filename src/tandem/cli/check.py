@@ -1,0 +1,56 @@
+"""`tandem check`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tandem.check.report import Report, Severity, abridge, raise_if_faults
+from tandem.check.run import check_run
+from tandem.cli.console import print_json, print_text, tell
+from tandem.cli.gpus import list_gpu_memory
+from tandem.cli.places import cache_folder
+from tandem.errors import TandemError
+from tandem.inputs import Resolver
+from tandem.spec import Submission, load_run
+
+
+def check_file(path: Path, store_url: str | None, *, strict: bool, as_json: bool) -> int:
+    """Print every finding and what would be run; the exit code says whether it could be."""
+    submission = load_run(path)
+    report = check_submission(submission, store_url, strict=strict)
+    code = 0
+    try:
+        raise_if_faults(report)
+    except TandemError as error:
+        code = error.exit_code
+    if as_json:
+        print_json(report.to_json())
+        return code
+    print_findings(report)
+    for key, value in report.facts.items():
+        print_text(f"{key}: {value}")
+    print_text(f"{submission.id}: " + ("ready to run" if code == 0 else "not ready"))
+    return code
+
+
+def check_submission(submission: Submission, store_url: str | None, *, strict: bool) -> Report:
+    """Look at everything a Run needs on this machine."""
+    memory = list_gpu_memory()
+    report = check_run(
+        submission,
+        sources=Resolver(folder=submission.folder, cache=cache_folder()),
+        store_url=store_url,
+        environment=os.environ,
+        gpu_memory=min(memory, default=None),
+        gpus=len(memory),
+        cpu_count=len(os.sched_getaffinity(0)),
+    )
+    return report.strictly() if strict else report
+
+
+def print_findings(report: Report) -> None:
+    """Faults and warnings, one line each."""
+    for finding in abridge(report.findings):
+        word = "fault" if finding.severity is Severity.FAULT else "warning"
+        tell(f"{word}: {finding.fault}")

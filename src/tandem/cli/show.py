@@ -1,0 +1,47 @@
+"""`tandem list` and `tandem show`."""
+
+from __future__ import annotations
+
+from tandem.cli.console import print_json, print_text
+from tandem.cli.places import LOCAL
+from tandem.record.commit import is_committed
+from tandem.record.run import find_run, list_runs, parse_record
+from tandem.report.describe import describe_run, find_stages
+from tandem.report.text import draw_run, draw_table
+from tandem.store.opening import open_store
+
+
+def list_all(store_url: str, *, as_json: bool) -> None:
+    """Every Run of the store with how many of its stages are committed."""
+    store = open_store(store_url)
+    found = []
+    for place in list_runs(store, LOCAL):
+        record = parse_record(store.get(place.record), where=place.record)
+        stages = find_stages(store, place)
+        committed = sum(is_committed(store, place, stage) for stage in stages)
+        found.append(
+            {
+                "run": place.run_id,
+                "submittedAt": record.submitted_at,
+                "stages": len(stages),
+                "committed": committed,
+            }
+        )
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (str(entry["run"]), str(entry["submittedAt"]), f"{entry['committed']} of {entry['stages']}") for entry in found
+    ]
+    print_text(draw_table(("run", "submitted", "stages committed"), rows) if rows else f"no Runs in {store.url}")
+
+
+def show_run(run: str, store_url: str, *, as_json: bool) -> None:
+    """One Run, whole."""
+    store = open_store(store_url)
+    place, _ = find_run(store, LOCAL, run)
+    described = describe_run(store, place)
+    if as_json:
+        print_json(described)
+    else:
+        print_text(draw_run(described))

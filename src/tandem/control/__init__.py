@@ -1,0 +1,1 @@
+"""What happens next, and who makes it happen."""

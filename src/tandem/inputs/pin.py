@@ -1,0 +1,92 @@
+"""Which bytes each input of a Run is, so that a later change is noticed before it makes a number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tandem.errors import BadData, Fault
+from tandem.inputs.references import InputKind, Reference
+from tandem.inputs.resolve import Resolver, require
+from tandem.record.run import Pin
+from tandem.store import Manifest
+from tandem.store.files import digest_file
+from tandem.store.manifest import tree_digest
+
+
+def pin_inputs(references: tuple[Reference, ...], resolver: Resolver) -> dict[str, tuple[Pin, Manifest]]:
+    """Digest every input; by place in the Run file.
+
+    Raises BadConfiguration for one that is not on this machine, BadData for one that cannot be read.
+    """
+    return {reference.place: pin_input(reference, resolver) for reference in references}
+
+
+def pin_input(reference: Reference, resolver: Resolver) -> tuple[Pin, Manifest]:
+    """Digest one input: the pin for the record, and the digest of each of its files."""
+    path = require(resolver.resolve(reference.text, reference.revision), reference.place, reference.text)
+    manifest = {name: digest_file(file) for name, file in list_files(reference, path, resolver).items()}
+    pin = Pin(
+        text=reference.text,
+        location=reference.text if reference.text.startswith("s3://") else str(path),
+        digest=tree_digest(manifest),
+        files=len(manifest),
+        size=sum(entry.size for entry in manifest.values()),
+    )
+    return pin, manifest
+
+
+def verify_pins(pins: Mapping[str, Pin], references: tuple[Reference, ...], resolver: Resolver) -> None:
+    """Digest inputs again. Raises BadData, naming each, if any is not what the Run was submitted with."""
+    faults = []
+    for reference in references:
+        expected = pins[reference.place]
+        found, _ = pin_input(reference, resolver)
+        if found.digest != expected.digest:
+            faults.append(
+                Fault(
+                    where=f"{reference.place}: {reference.text}",
+                    what=f"has changed since the Run was submitted ({found.digest}, not {expected.digest})",
+                    remedy="Bring the submitted files back, or submit a new Run with `--again`.",
+                )
+            )
+    if faults:
+        raise BadData(faults)
+
+
+def list_files(reference: Reference, path: Path, resolver: Resolver) -> dict[str, Path]:
+    """Every file that an input consists of, by a name that does not depend on where the input lies."""
+    match reference.kind:
+        case InputKind.MODEL:
+            return {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if _counts(file, path)}
+        case InputKind.META:
+            return _name_from(path.parent, _list_training_files(path))
+        case InputKind.EVALUATION:
+            images = path.parent
+            if reference.images is not None:
+                place = reference.place.removesuffix(".data") + ".images"
+                images = require(resolver.resolve(reference.images), place, reference.images)
+            return _name_from(path.parent, _list_evaluation_files(path, images))
+
+
+def _counts(file: Path, root: Path) -> bool:
+    return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _list_training_files(path: Path) -> set[Path]:
+    from tandem.train.meta import read_meta, read_samples
+
+    meta = read_meta(path)
+    files = {path, *(dataset.annotation for dataset in meta.datasets)}
+    return files | {image for sample in read_samples(meta) for image in sample.images}
+
+
+def _list_evaluation_files(path: Path, images: Path) -> set[Path]:
+    from tandem.evaluate.samples import read_eval_samples
+
+    return {path, *(images / name for sample in read_eval_samples(path) for name in sample.images)}
+
+
+def _name_from(folder: Path, files: set[Path]) -> dict[str, Path]:
+    return {Path(os.path.relpath(file, folder)).as_posix(): file for file in sorted(files)}

@@ -1,0 +1,71 @@
+"""The four facts that a pod is told; everything else it reads from run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tandem.errors import BadConfiguration, Fault
+from tandem.store.layout import RunPlace, place_of_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What this process is to do."""
+
+    store_url: str
+    place: RunPlace
+    run_sha256: str
+    """Digest of run.json's bytes: the Run that was planned, not one that took its place."""
+    stage: str
+    attempt: int
+
+
+def to_environment(facts: Facts) -> dict[str, str]:
+    """The environment variables that carry the facts."""
+    return {
+        "RUN_URI": f"{facts.store_url.rstrip('/')}/{facts.place.record}",
+        "RUN_SHA256": facts.run_sha256,
+        "STAGE": facts.stage,
+        "ATTEMPT": str(facts.attempt),
+    }
+
+
+def read_facts(environment: Mapping[str, str]) -> Facts:
+    """The facts in the environment. Raises BadConfiguration for all that are missing or wrong at once."""
+    names = ("RUN_URI", "RUN_SHA256", "STAGE", "ATTEMPT")
+    faults = [
+        Fault(
+            where=name,
+            what="is not set",
+            remedy="This command is what tandem's pods run; on this machine use `tandem run FILE`.",
+        )
+        for name in names
+        if not environment.get(name)
+    ]
+    if faults:
+        raise BadConfiguration(faults)
+    root, found, rest = environment["RUN_URI"].rpartition("/runs/")
+    place = place_of_record(f"runs/{rest}") if found else None
+    if place is None:
+        faults.append(_wrong("RUN_URI", "does not end in /runs/<namespace>/<run id>/run.json"))
+    attempt = environment["ATTEMPT"]
+    if not (attempt.isascii() and attempt.isdigit() and int(attempt) > 0):
+        faults.append(_wrong("ATTEMPT", f"is not a number from 1 ({attempt[:20]!r})"))
+    try:
+        RunPlace(namespace="n", run_id="r").stage(environment["STAGE"])
+    except ValueError:
+        faults.append(_wrong("STAGE", f"is no stage ({environment['STAGE'][:60]!r})"))
+    if faults or place is None:
+        raise BadConfiguration(faults)
+    return Facts(
+        store_url=root,
+        place=place,
+        run_sha256=environment["RUN_SHA256"],
+        stage=environment["STAGE"],
+        attempt=int(attempt),
+    )
+
+
+def _wrong(name: str, what: str) -> Fault:
+    return Fault(where=name, what=what, remedy="Let tandem's controller or `tandem run` set it.")

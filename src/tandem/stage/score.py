@@ -1,0 +1,137 @@
+"""The score stage: judge and compare the committed texts of one evaluation; it needs no GPU and no model weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tandem.evaluate.bertscore import BertScore
+from tandem.evaluate.encoder import BertScoreSettings
+from tandem.evaluate.judge import JudgeSettings
+from tandem.evaluate.judge_cache import JudgeCache
+from tandem.evaluate.judge_openai import judge_identity, open_judge
+from tandem.evaluate.records import Prediction, read_jsonl, to_jsonl
+from tandem.evaluate.result import write_result
+from tandem.evaluate.samples import read_eval_samples
+from tandem.evaluate.score import Scoring, score_predictions
+from tandem.evaluate.shards import merge_shards, require_equal_settings
+from tandem.evaluate.statistics import StatisticsSettings
+from tandem.inputs.references import PACKAGED_ENCODERS
+from tandem.outcome import DONE, Outcome
+from tandem.record.commit import read_commit, read_file, read_tree
+from tandem.record.evaluation import find_evaluation
+from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec
+from tandem.stage.context import Context
+
+ORIGINAL_TILES = {"max": 12, "rule": "perImage"}
+ORIGINAL_NEW_TOKENS = 1024
+
+
+def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
+    """Score one evaluation into the output folder: samples.jsonl, result.json and the settings used."""
+    _, name, score_id = context.facts.stage.split("/")
+    entry, _ = find_evaluation(context.spec, name)
+    place = context.facts.place
+    settings = json.loads(context.store.get(place.score_settings(name, score_id)))
+    data = context.use_input(f"spec.evals[{entry.name}].data")
+    predictions, generation = _read_predictions(context, name, entry, data)
+    judge = _judge_settings(JudgeSpec.model_validate(settings["judge"]))
+    scorer = _open_scorer(context, entry, settings["bertScore"])
+    say(f"{len(predictions)} texts; {judge_identity(judge).line}")
+    lines, result = score_predictions(
+        predictions,
+        Scoring(
+            run=place.run_id,
+            eval=name,
+            marker=_marker(settings, generation),
+            judge=judge_identity(judge),
+            concurrency=judge.concurrency,
+            statistics=StatisticsSettings(seed=settings["seed"]),
+            generation_deviations=describe_deviations(generation),
+        ),
+        judge=open_judge(judge, environment=os.environ, cache=JudgeCache(context.store)),
+        scorer=scorer,
+    )
+    (context.output / "samples.jsonl").write_bytes(to_jsonl(lines))
+    (context.output / "result.json").write_bytes(write_result(result))
+    return DONE
+
+
+def _read_predictions(
+    context: Context, name: str, entry: EvalSpec, data: Path
+) -> tuple[list[Prediction], dict[str, Any]]:
+    """The texts of all shards in the evaluation's order, and how they were generated."""
+    shards: list[list[Prediction]] = []
+    settings: list[dict[str, Any]] = []
+    for shard in range(entry.shards):
+        tree = read_commit(context.store, context.facts.place, f"generate/{name}/{shard}").tree
+        parts = sorted(part for part in read_tree(context.store, tree) if part.startswith("part-"))
+        texts = [
+            prediction
+            for part in parts
+            for prediction in read_jsonl(Prediction, read_file(context.store, tree, part), where=f"{tree.prefix}{part}")
+        ]
+        shards.append(texts)
+        settings.append(json.loads(read_file(context.store, tree, "generate.json"))["settings"])
+    require_equal_settings(settings)
+    samples = read_eval_samples(data)[: context.spec.limit]
+    return merge_shards(shards, samples), settings[0]
+
+
+def _marker(settings: dict[str, Any], generation: dict[str, Any]) -> str:
+    template = settings["answerTemplate"]
+    if template is None:
+        return str(generation["marker"])
+    return str(template).partition("{answer}")[0].strip()
+
+
+def _judge_settings(spec: JudgeSpec) -> JudgeSettings:
+    return JudgeSettings(
+        kind=spec.kind.value,
+        base_url=spec.base_url,
+        model=spec.model,
+        key_env=spec.key_env,
+        protocol=spec.protocol.value,
+        temperature=spec.temperature,
+        seed=spec.seed,
+        max_tokens=spec.max_tokens,
+        concurrency=spec.concurrency,
+        timeout_seconds=spec.timeout_seconds,
+        max_retries=spec.max_retries,
+    )
+
+
+def _open_scorer(context: Context, entry: EvalSpec, settings: dict[str, Any] | None) -> BertScore | None:
+    if settings is None:
+        return None
+    spec = BertScoreSpec.model_validate(settings)
+    source = spec.model
+    if spec.model not in PACKAGED_ENCODERS:
+        if entry.bert_score is not None and entry.bert_score.model == spec.model:
+            source = str(context.use_input(f"spec.evals[{entry.name}].bertScore.model"))
+        else:
+            found = context.resolver.resolve(spec.model, spec.revision)
+            source = str(found) if found is not None else spec.model
+    return BertScore(
+        BertScoreSettings(
+            model=source,
+            name=None if source == spec.model else spec.model,
+            revision=spec.revision,
+            layer=spec.layer,
+            batch_size=spec.batch_size,
+        )
+    )
+
+
+def describe_deviations(generation: dict[str, Any]) -> tuple[str, ...]:
+    """Where texts were generated otherwise than by the original evaluation script, one sentence each."""
+    found: list[str] = []
+    tiles = generation["tiles"]
+    if {key: tiles[key] for key in ORIGINAL_TILES} != ORIGINAL_TILES:
+        found.append(f"Tiles: at most {tiles['max']} {tiles['rule']}; the original cuts each image into up to 12.")
+    if generation["max_new_tokens"] != ORIGINAL_NEW_TOKENS:
+        found.append(f"At most {generation['max_new_tokens']} new tokens; the original stops at 1024.")
+    return tuple(found)
