@@ -1,9 +1,17 @@
-"""How every model of the Run file behaves: camelCase keys, unknown keys refused, values frozen."""
+"""How every part of the Run file behaves: camelCase keys, unknown keys refused, values frozen."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+BROKEN_RULE = "broken_rule"
+"""The error type of a rule between fields, as it appears in pydantic's list of errors."""
 
 
 class Section(BaseModel):
@@ -18,3 +26,35 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenRule:
+    """Fields of a section that do not fit together: the key to blame (a path within the section), and what to do."""
+
+    place: tuple[str | int, ...]
+    what: str
+    remedy: str
+
+
+def refuse(section: Section, broken: Sequence[BrokenRule]) -> None:
+    """Raise one ValidationError that holds all of these; none: return."""
+    if broken:
+        raise ValidationError.from_exception_data(
+            type(section).__name__,
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError(BROKEN_RULE, "{what}", {"what": rule.what, "remedy": rule.remedy}),
+                    loc=rule.place,
+                    input=None,
+                )
+                for rule in broken
+            ],
+        )
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section inside a field's annotation, such as `TilesSpec | None` or `tuple[EvalSpec, ...]`; else None."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := section_in(part))), None)

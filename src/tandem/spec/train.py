@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from tandem.spec.base import Section
+from tandem.spec.base import BrokenRule, Section, refuse
 from tandem.spec.model import Precision, TilesSpec
 
 LANGUAGE_MODEL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Decay = Annotated[float, Field(ge=0, lt=1)]
 FINAL_ANSWER = "### The final answer is: {answer}"
 
 
@@ -49,8 +50,8 @@ class OptimizerSpec(Section):
 
     learning_rate: float = Field(default=4e-5, gt=0)
     """Highest learning rate. 4e-5 is the original's."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's two running means."""
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of AdamW's two running means, each at least 0 and less than 1."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to AdamW's denominator."""
     clip_norm: float | None = Field(default=1.0, gt=0)
@@ -88,7 +89,7 @@ class ZeroSpec(Section):
 class ValidationSpec(Section):
     """A set whose loss is measured while training; it alone chooses the best checkpoint."""
 
-    meta: str
+    meta: str = Field(min_length=1)
     """A meta file like the training one."""
     every_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps between two measurements. None: at every checkpoint and at the end."""
@@ -106,7 +107,7 @@ class CheckpointSpec(Section):
 class TrainSpec(Section):
     """LoRA finetuning."""
 
-    meta: str
+    meta: str = Field(min_length=1)
     """InternVL's meta file: {dataset: {root, annotation, data_augment, repeat_time, max_dynamic_patch}}."""
     ranks: int = Field(default=1, ge=1)
     """Processes that train together, one a GPU."""
@@ -155,29 +156,60 @@ class TrainSpec(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give epochs or steps, and not both")
-        if self.batch.packed_tokens is not None:
-            if self.loss is LossRule.MICRO_BATCH_MEAN:
-                raise ValueError("micro_batch_mean needs padded micro-batches: leave out batch.packedTokens")
-            if self.batch.packed_tokens < self.max_length:
-                raise ValueError(
-                    f"batch.packedTokens ({self.batch.packed_tokens}) is less than maxLength ({self.max_length}): "
-                    "the longest sample would fit in no micro-batch"
-                )
-            if self.batch.global_size < self.ranks:
-                raise ValueError(
-                    f"batch.globalSize ({self.batch.global_size}) is less than ranks ({self.ranks}): "
-                    "some ranks would have no sample"
-                )
-        elif self.batch.global_size % (self.batch.per_device * self.ranks):
-            raise ValueError(
-                f"batch.globalSize ({self.batch.global_size}) is not a multiple of batch.perDevice x ranks "
-                f"({self.batch.per_device} x {self.ranks}): it would not be the batch you asked for"
-            )
+        refuse(self, [*_check_length_of_training(self), *_check_batch(self)])
         return self
 
     @property
     def accumulation(self) -> int:
         """Padded micro-batches of one rank in one optimizer step."""
         return self.batch.global_size // (self.batch.per_device * self.ranks)
+
+
+def _check_length_of_training(train: TrainSpec) -> list[BrokenRule]:
+    if train.epochs is None and train.steps is None:
+        return [BrokenRule(place=("epochs",), what="is missing, and so is steps", remedy="Give one of the two.")]
+    if train.epochs is not None and train.steps is not None:
+        return [BrokenRule(place=("epochs",), what="is given, and so is steps", remedy="Keep one of the two.")]
+    return []
+
+
+def _check_batch(train: TrainSpec) -> list[BrokenRule]:
+    batch = train.batch
+    if batch.packed_tokens is None:
+        if batch.global_size % (batch.per_device * train.ranks):
+            return [
+                BrokenRule(
+                    place=("batch", "globalSize"),
+                    what=f"{batch.global_size} is not a multiple of perDevice x ranks "
+                    f"({batch.per_device} x {train.ranks}): it would not be the batch you asked for",
+                    remedy="Change one of the three.",
+                )
+            ]
+        return []
+    broken = []
+    if train.loss is LossRule.MICRO_BATCH_MEAN:
+        broken.append(
+            BrokenRule(
+                place=("loss",),
+                what="micro_batch_mean needs padded micro-batches",
+                remedy="Remove batch.packedTokens, or use global_token_mean.",
+            )
+        )
+    if batch.packed_tokens < train.max_length:
+        broken.append(
+            BrokenRule(
+                place=("batch", "packedTokens"),
+                what=f"{batch.packed_tokens} is less than maxLength ({train.max_length}): "
+                "the longest sample would fit in no micro-batch",
+                remedy="Raise packedTokens or lower maxLength.",
+            )
+        )
+    if batch.global_size < train.ranks:
+        broken.append(
+            BrokenRule(
+                place=("batch", "globalSize"),
+                what=f"{batch.global_size} is less than ranks ({train.ranks}): some ranks would have no sample",
+                remedy="Raise globalSize or use fewer ranks.",
+            )
+        )
+    return broken
