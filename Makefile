@@ -1,0 +1,60 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+
+UV_VERSION := 0.13.9
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tandem
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+BIN := .venv/bin
+STORE ?= demo/store
+
+.PHONY: help demo test lint bench locks clean
+
+help:  ## Show what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+demo: .venv/demo.stamp  ## Train and evaluate a tiny InternVL on real images, on this machine
+	$(BIN)/tandem demo demo
+	$(BIN)/tandem run jobs/demo.yaml --store $(STORE)
+	$(BIN)/tandem demo demo --report --store $(STORE)
+
+test: .venv/dev.stamp lint  ## Run every test, as CI does
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: .venv/dev.stamp  ## Check style, types and import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/benchmarks.md
+	for script in bench/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script; done
+
+locks: $(UV)  ## Resolve the locked dependencies anew
+	compile() { $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header "$$@"; }
+	compile --extra dev -o locks/dev.txt
+	compile -c locks/dev.txt -o locks/base.txt
+	for extra in train eval demo; do compile --extra $$extra -c locks/dev.txt -o locks/$$extra.txt; done
+
+clean:  ## Remove what the other targets made here
+	rm -rf .venv demo tandem-store dist
+
+$(UV):
+	python3 -m venv $(CACHE)/uv-$(UV_VERSION)
+	$(CACHE)/uv-$(UV_VERSION)/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/bin/python: | $(UV)
+	$(UV) venv -q --python '>=3.11' .venv
+
+.venv/demo.stamp: locks/demo.txt pyproject.toml | $(UV) .venv/bin/python
+	if [ ! -e .venv/dev.stamp ]; then $(UV) pip sync -q --require-hashes locks/demo.txt; fi
+	$(UV) pip install -q --no-deps -e .
+	touch $@
+
+.venv/dev.stamp: locks/dev.txt pyproject.toml | $(UV) .venv/bin/python
+	$(UV) pip sync -q --require-hashes locks/dev.txt
+	$(UV) pip install -q --no-deps -e .
+	touch $@
