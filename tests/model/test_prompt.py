@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +117,13 @@ def test_every_fault_of_a_conversation_is_told_at_once_with_its_place() -> None:
 
 
 def test_a_tokenizer_that_splits_the_image_token_is_refused() -> None:
-    strange = Template(**{**INTERNVL2_5.to_dict(), "image_context": "<PATCH>"})
+    strange = replace(INTERNVL2_5, image_context="<PATCH>")
     with pytest.raises(BadConfiguration, match="<PATCH>"):
         encode_turns(load_tokenizer(), talk("What?"), [4], template=strange)
 
 
-def test_a_template_survives_its_file_and_a_foreign_one_is_refused() -> None:
-    assert Template.from_dict(json.loads(json.dumps(INTERNVL2_5.to_dict()))) == INTERNVL2_5
-    with pytest.raises(BadConfiguration, match="template"):
-        Template.from_dict({"name": "x", "system_message": "", "colour": "blue"})
+def test_a_template_survives_its_file() -> None:
+    assert Template(**json.loads(json.dumps(INTERNVL2_5.to_dict()))) == INTERNVL2_5
 
 
 @given(st.lists(texts, min_size=1, max_size=4))

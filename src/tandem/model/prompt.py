@@ -6,7 +6,7 @@ Rules and strings are those of OpenGVLab/InternVL 2410d1d (`conversation.py`, `p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """The strings that a prompt is made of; an adapter carries them in its sidecar file."""
+    """The strings that a prompt is made of; an adapter's card carries its name and system message."""
 
     name: str
     system_message: str
@@ -44,22 +44,8 @@ class Template:
         return (self.turn_start, self.turn_end, self.image_start, self.image_context, self.image_end)
 
     def to_dict(self) -> dict[str, str]:
-        """Return all fields, ready for JSON."""
+        """Return all fields, ready for JSON; `Template(**fields)` reads them back."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, str]) -> Template:
-        """Read what `to_dict` wrote; raises BadConfiguration if fields are missing or unknown."""
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise BadConfiguration(
-                Fault(
-                    where="template",
-                    what=f"these are not a template's fields ({error})",
-                    remedy="The adapter comes from another version of tandem: use that one, or train again.",
-                )
-            ) from error
 
 
 INTERNVL2_5 = Template(
