@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tandem.errors import BadData, Fault
+from tandem.model.prompt import INTERNVL2_5, TEMPLATES, Template
 
 CARD_NAME = "tandem.json"
 
@@ -56,6 +58,24 @@ class AdapterCard(CardSection):
     """What the adapter was trained on."""
     seed: int
     """The Run's seed."""
+
+
+def choose_template(card: AdapterCard | None) -> Template:
+    """The template that the adapter was trained with; without an adapter, InternVL's own.
+
+    Raises BadData if this version of tandem does not know the card's template.
+    """
+    if card is None:
+        return INTERNVL2_5
+    if card.template not in TEMPLATES:
+        raise BadData(
+            Fault(
+                where=CARD_NAME,
+                what=f"the adapter's template {card.template!r} is not one of {', '.join(sorted(TEMPLATES))}",
+                remedy="Use the version of tandem that trained the adapter.",
+            )
+        )
+    return replace(TEMPLATES[card.template], system_message=card.system_message)
 
 
 def write_card(folder: Path, card: AdapterCard) -> None:

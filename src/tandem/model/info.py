@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tandem.errors import BadConfiguration, BadData, Fault
-from tandem.model.tiles import tokens_per_tile
+from tandem.model.tiles import TileGeometry, tokens_per_tile
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -23,6 +23,8 @@ class ModelInfo:
     """Pixels of a tile's side."""
     patch_size: int
     """Pixels of a vision patch's side."""
+    downsample: float
+    """Factor on both sides of the grid of patches."""
     tokens_per_tile: int
     """Image tokens that one tile becomes."""
     image_token_id: int
@@ -34,6 +36,8 @@ class ModelInfo:
     text_layers: int
     text_heads: int
     text_kv_heads: int
+    text_positions: int
+    """Longest sequence (tokens) that the language model was made for."""
     vision_hidden_size: int
     vision_layers: int
     vision_heads: int
@@ -43,6 +47,11 @@ class ModelInfo:
     """Embeddings and output layer included."""
     weight_bytes: int
     """Size of all weights as stored."""
+
+    @property
+    def geometry(self) -> TileGeometry:
+        """What the model fixes about a tile."""
+        return TileGeometry(tile_size=self.tile_size, patch_size=self.patch_size, downsample=self.downsample)
 
     @property
     def parameters(self) -> int:
@@ -61,11 +70,13 @@ def read_model_info(folder: Path) -> ModelInfo:
     sizes = _read_weights(folder)
     try:
         tile, patch = _side(vision["image_size"]), _side(vision["patch_size"])
+        downsample = float(config.get("downsample_ratio", 0.5))
         return ModelInfo(
             folder=folder,
             tile_size=tile,
             patch_size=patch,
-            tokens_per_tile=tokens_per_tile(tile, patch, float(config.get("downsample_ratio", 0.5))),
+            downsample=downsample,
+            tokens_per_tile=tokens_per_tile(tile, patch, downsample),
             image_token_id=int(config["image_token_id"]),
             vocab_size=int(text["vocab_size"]),
             text_model=str(text["model_type"]),
@@ -74,6 +85,7 @@ def read_model_info(folder: Path) -> ModelInfo:
             text_layers=int(text["num_hidden_layers"]),
             text_heads=int(text["num_attention_heads"]),
             text_kv_heads=int(text.get("num_key_value_heads") or text["num_attention_heads"]),
+            text_positions=int(text["max_position_embeddings"]),
             vision_hidden_size=int(vision["hidden_size"]),
             vision_layers=int(vision["num_hidden_layers"]),
             vision_heads=int(vision["num_attention_heads"]),

@@ -55,11 +55,12 @@ def load_base(folder: Path, *, precision: str, device: str) -> nn.Module:
     if a weight is missing or of another shape than config.json says: nothing is ever filled in at random.
     """
     import torch
-    from transformers import InternVLForConditionalGeneration
+
+    from tandem.model.internvl import TrainableInternVL
 
     read_model_info(folder)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    loaded: Any = InternVLForConditionalGeneration.from_pretrained(
+    loaded: Any = TrainableInternVL.from_pretrained(
         str(folder),
         dtype=dtype,
         local_files_only=True,
@@ -93,6 +94,7 @@ def load_adapter(model: nn.Module, folder: Path, *, trainable: bool = False) -> 
 
     Raises BadData if the adapter is missing, not safetensors, damaged, or made for another model.
     """
+    import torch
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
@@ -101,6 +103,8 @@ def load_adapter(model: nn.Module, folder: Path, *, trainable: bool = False) -> 
         with safe_open(str(folder / ADAPTER_WEIGHTS), framework="np") as file:
             stored = set(file.keys())
         adapted: PeftModel = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except torch.OutOfMemoryError:
+        raise
     except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise BadData(
             Fault(
