@@ -49,8 +49,10 @@ class FileDigest:
 class Store(Protocol):
     """Objects under slash-separated keys, written once and never changed.
 
-    Every method raises Unavailable (after its own retries with back-off) while the store is away, and
-    BadConfiguration for a wrong key, a missing bucket or a folder that cannot be written.
+    A key is a plain relative path; none is the folder of another (not both 'a' and 'a/b').
+    Every method raises Unavailable (after its own retries with back-off) while the store is away,
+    BadConfiguration for wrong credentials, a missing bucket or a folder that cannot be written, and BadData
+    for a key that cannot be used. All methods may be called from several threads.
     """
 
     @property
@@ -67,18 +69,22 @@ class Store(Protocol):
         ...
 
     def get(self, key: str) -> bytes:
-        """Read a whole object. Raises NotThere."""
+        """Read a whole object. Raises NotThere, and Corrupt where the store itself can tell."""
         ...
 
     def get_file(self, key: str, path: Path, expected: FileDigest) -> None:
-        """Stream an object into a new file that appears only when whole and right.
+        """Stream an object into a file that appears (or is replaced) only when whole and right.
 
         Raises NotThere, and Corrupt if size or SHA-256 differ.
         """
         ...
 
+    def digest(self, key: str) -> FileDigest:
+        """Read the whole object again and say what it holds. Raises NotThere."""
+        ...
+
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Every object whose key starts with the prefix, in key order."""
+        """Every object whose key starts with the prefix (any string, not only a folder), in key order."""
         ...
 
 

@@ -1,0 +1,58 @@
+"""Waiting out what is temporary: exponential back-off with full jitter, within a budget."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tandem.errors import Fault, Unavailable
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrying:
+    """How often and how long to try again, with the clock, the sleep and the randomness to use."""
+
+    attempts: int = 8
+    """Calls in all, the first included."""
+    first_seconds: float = 0.25
+    """Upper bound of the first wait; it doubles with each further one."""
+    longest_seconds: float = 20.0
+    """Upper bound of any single wait."""
+    budget_seconds: float = 120.0
+    """No new attempt starts later than this after the first."""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+
+    def call(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask until there is an answer or an error other than Unavailable.
+
+        Raises Unavailable, with the last fault and the number of attempts, when the budget is spent.
+        """
+        began = self.clock()
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return ask()
+            except Unavailable as error:
+                wait = self.random() * min(self.longest_seconds, self.first_seconds * 2 ** (attempt - 1))
+                spent = self.clock() - began
+                if attempt == self.attempts or spent + wait > self.budget_seconds:
+                    raise _given_up(error, attempt, spent) from error
+                self.sleep(wait)
+        raise AssertionError(f"{self.attempts} attempts: at least one is needed")
+
+
+PATIENT = Retrying()
+"""What a store uses unless told otherwise."""
+
+
+def _given_up(error: Unavailable, attempts: int, seconds: float) -> Unavailable:
+    tried = "once" if attempts == 1 else f"{attempts} times in {seconds:.0f} s"
+    return Unavailable(
+        [Fault(where=fault.where, what=f"{fault.what} (tried {tried})", remedy=fault.remedy) for fault in error.faults]
+    )

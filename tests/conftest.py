@@ -1,0 +1,23 @@
+"""What tests of several rooms share: S3 servers, one of each for a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import S3Server, moto_running, versitygw_running
+
+
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, built on first use."""
+    with versitygw_running(tmp_path_factory.mktemp("versitygw")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    """The fake S3 server."""
+    with moto_running() as server:
+        yield server
