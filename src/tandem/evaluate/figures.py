@@ -96,8 +96,9 @@ def _warnings(lines: Sequence[ScoreLine]) -> list[str]:
     opened = [line for line in lines if line.answer_type == "OPEN"]
     for group, name in ((lines, "in all"), (closed, "with closed questions"), (opened, "with open questions")):
         cases = count_cases(line.case for line in group)
-        if 0 < cases < FEW_CASES:
-            warnings.append(f"Only {cases} cases {name}: below {FEW_CASES} the figures say little.")
+        said = name != "in all" and len(group) == len(lines)
+        if 0 < cases < FEW_CASES and not said:
+            warnings.append(f"Few cases {name}: {cases}. Below {FEW_CASES} the figures say little.")
     unscored = sum(line.verdict.verdict == "unscored" for line in lines)
     if unscored:
         warnings.append(f"{unscored} of {len(lines)} samples have no verdict and are not in the accuracy.")
@@ -107,7 +108,7 @@ def _warnings(lines: Sequence[ScoreLine]) -> list[str]:
     disguised = sum(is_yes_or_no(line.reference_answer) for line in opened)
     if disguised:
         warnings.append(
-            f"{disguised} questions of type OPEN have yes or no as their answer; they count as the "
-            "evaluation file types them."
+            f"Questions of type OPEN whose answer is yes or no: {disguised}. They count as the evaluation file "
+            "types them."
         )
     return warnings

@@ -21,6 +21,10 @@ from tandem.evaluate.statistics import Metric, StatisticsSettings
 class Header(Record):
     """Everything of a result that is not computed from its samples."""
 
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+    schema_: Literal["tandem.dev/result/v1"] = Field(default="tandem.dev/result/v1", alias="schema")
+    """The version of this format."""
     run: str
     """The Run's id."""
     eval: str
@@ -101,9 +105,6 @@ class Original(Record):
 class Result(Header):
     """One evaluation's figures in two views, with all that is needed to read them rightly."""
 
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
-
-    schema_: Literal["tandem.dev/result/v1"] = Field(default="tandem.dev/result/v1", alias="schema")
     samples: Samples
     cases: NonNegativeInt
     """Independent cases; intervals are resampled over them."""
