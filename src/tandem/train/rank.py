@@ -1,0 +1,77 @@
+"""The process of one rank: `python -m tandem.train.rank JOB.json`, started by torchrun."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from tandem.errors import TandemError
+from tandem.outcome import DONE, Outcome, describe_failure, write_outcome
+from tandem.train.job import RankJob, read_job
+from tandem.train.ranks import connect, disconnect, read_ranks
+
+
+class StopFlag:
+    """Remembers that SIGTERM came; the training looks at it after each step."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def raise_(self, _signal: int, _frame: FrameType | None) -> None:
+        """Handle the signal."""
+        self.raised = True
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as one rank, leave an outcome file whatever happens, and return the exit code."""
+    flag = StopFlag()
+    signal.signal(signal.SIGTERM, flag.raise_)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    ranks = read_ranks()
+    logging.getLogger("tandem").setLevel(logging.INFO if ranks.leads_all else logging.WARNING)
+    try:
+        job = read_job(Path(arguments[0]))
+    except TandemError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - without a job there is no folder for the outcome
+        return error.exit_code
+    outcome = _run(job, flag)
+    job.outcomes.mkdir(parents=True, exist_ok=True)
+    write_outcome(job.outcomes / f"rank-{ranks.rank:05d}.json", outcome)
+    return outcome.exit_code
+
+
+def _run(job: RankJob, flag: StopFlag) -> Outcome:
+    _be_offline_and_quiet()
+    ranks = read_ranks()
+    try:
+        from tandem.train.recipe import run_training
+
+        connect(ranks, expected=job.train.ranks)
+        run_training(job, ranks, stop_asked=lambda: flag.raised)
+        disconnect(ranks)
+    except TandemError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return describe_failure(error)
+    except BaseException as error:  # noqa: BLE001 - whatever it was, the outcome file must say so
+        traceback.print_exc()
+        return describe_failure(error)
+    return DONE
+
+
+def _be_offline_and_quiet() -> None:
+    """Everything was fetched before: a training asks no hub, and its log is its own."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["ACCELERATE_LOG_LEVEL"] = "ERROR"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
