@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.spec.runs import parse, run_file
 
 from tandem.errors import BadConfiguration, Fault
 from tandem.spec import Submission, load_run, parse_run, run_id
 from tandem.spec.load import MAX_BYTES
+from tests.spec.runs import parse, run_file
 
 YAML = """\
 apiVersion: tandem.dev/v1alpha1

@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.spec.runs import EVALUATION, TRAINING, parse, run_file
 
 from tandem.errors import BadConfiguration
 from tandem.spec import EvalSpec, LossRule, RunSpec, Subject, TileRule, TrainSpec
+from tests.spec.runs import EVALUATION, TRAINING, parse, run_file
 
 
 def faults(document: dict[str, Any]) -> list[str]:
