@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tandem.errors import BadConfiguration, BadData
+from tandem.evaluate.generate import Progress
+from tandem.evaluate.job import GenerateJob
+from tandem.evaluate.records import Prediction, read_jsonl
+from tandem.evaluate.run_generate import run_generate
+from tandem.evaluate.samples import read_eval_samples
+from tandem.evaluate.shards import merge_shards, require_equal_settings
+from tests.evaluate.conftest import BASE_DIGEST, IMAGE_SIZES
+
+NAMES = tuple(IMAGE_SIZES)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    file = tmp_path / "eval.json"
+    samples = [
+        {
+            "id": number,
+            "img_name": list(NAMES[: number % 4]),
+            "question": "<image>" * (number % 4) + "Which of them? " * (1 + number % 3),
+            "reasoning": "It is seen.",
+            "answer": "yes",
+            "answer_type": "CLOSED",
+        }
+        for number in range(9)
+    ]
+    file.write_text(json.dumps(samples))
+    return file
+
+
+@pytest.fixture
+def fields(tiny_model: Path, image_folder: Path, data: Path, tmp_path: Path) -> dict[str, Any]:
+    evaluation = {
+        "name": "held-out",
+        "data": "eval.json",
+        "tiles": {"max": 4},
+        "maxNewTokens": 8,
+        "batchTokens": 300,
+        "precision": "float32",
+    }
+    return {
+        "eval": evaluation,
+        "model_folder": tiny_model,
+        "data": data,
+        "images": image_folder,
+        "work": tmp_path / "work",
+        "base": {"source": "tiny", "digest": BASE_DIGEST},
+        "seed": 7,
+    }
+
+
+def read_output(folder: Path) -> tuple[list[Prediction], dict[str, Any]]:
+    part = folder / "output" / "part-00000.jsonl"
+    record: dict[str, Any] = json.loads((folder / "output" / "generate.json").read_text())
+    return read_jsonl(Prediction, part.read_bytes(), where=str(part)), record
+
+
+def test_it_leaves_predictions_in_order_and_a_record_of_its_settings(fields: dict[str, Any], data: Path) -> None:
+    told: list[Progress] = []
+    run_generate(GenerateJob.model_validate(fields), report=told.append)
+    predictions, record = read_output(fields["work"])
+    assert merge_shards([predictions], read_eval_samples(data)) == predictions
+    settings, shard = record["settings"], record["shard"]
+    assert settings["tiles"] == {"max": 4, "rule": "perSample", "thumbnail": True, "from": "evaluation"}
+    assert settings["marker"] == "### The final answer is:"
+    assert settings["template"]["name"] == "internvl2_5"
+    assert (settings["precision"], settings["seed"], settings["adapter"]) == ("float32", 7, None)
+    assert settings["base"] == {"source": "tiny", "digest": BASE_DIGEST}
+    assert (settings["samples"], shard["samples"]) == (9, 9)
+    assert settings["batches"] == len(shard["batches"]) == len(told) > 1
+    assert shard["new_tokens"] == sum(each.new_tokens for each in predictions)
+    assert shard["finished"]["stop"] + shard["finished"]["length"] == 9
+    assert record["schema"] == "tandem.dev/generate/v1"
+    assert record["environment"]["packages"]["transformers"]
+
+
+def test_again_the_same_bytes(fields: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run_generate(GenerateJob.model_validate(fields | {"work": tmp_path / name}))
+    for file in ("part-00000.jsonl", "generate.json"):
+        assert (tmp_path / "one/output" / file).read_bytes() == (tmp_path / "two/output" / file).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_shards_merge_into_what_one_shard_says(
+    fields: dict[str, Any], data: Path, tmp_path: Path, precision: str
+) -> None:
+    fields["eval"]["precision"] = precision
+    run_generate(GenerateJob.model_validate(fields))
+    whole, _ = read_output(fields["work"])
+    fields["eval"]["shards"] = 3
+    outputs = []
+    for shard in range(3):
+        work = tmp_path / f"shard-{shard}"
+        run_generate(GenerateJob.model_validate(fields | {"work": work, "shard": shard}))
+        outputs.append(read_output(work))
+    assert merge_shards([predictions for predictions, _ in outputs], read_eval_samples(data)) == whole
+    assert all(predictions for predictions, _ in outputs)
+    require_equal_settings([record["settings"] for _, record in outputs])
+
+
+def test_the_adapters_card_decides_where_the_evaluation_is_silent(
+    fields: dict[str, Any], tiny_adapter: Path, tmp_path: Path
+) -> None:
+    del fields["eval"]["tiles"]
+    run_generate(GenerateJob.model_validate(fields | {"adapter_folder": tiny_adapter}))
+    adapted, record = read_output(fields["work"])
+    assert record["settings"]["tiles"] == {"max": 2, "rule": "perSample", "thumbnail": False, "from": "adapter"}
+    assert record["settings"]["marker"] == "Answer:"
+    assert record["settings"]["template"]["system_message"] == "Answer briefly."
+    assert record["settings"]["adapter"]["seed"] == 5
+    run_generate(GenerateJob.model_validate(fields | {"tiles": {"max": 2}, "work": tmp_path / "base"}))
+    base, _ = read_output(tmp_path / "base")
+    assert [each.text for each in base] != [each.text for each in adapted]
+
+
+def test_a_limit_takes_the_first_samples(fields: dict[str, Any]) -> None:
+    run_generate(GenerateJob.model_validate(fields | {"limit": 4}))
+    predictions, record = read_output(fields["work"])
+    assert [each.sample_id for each in predictions] == ["0", "1", "2", "3"]
+    assert record["settings"]["limit"] == 4
+
+
+def test_more_shards_than_batches_leave_an_empty_part(fields: dict[str, Any]) -> None:
+    fields["eval"]["shards"] = 50
+    run_generate(GenerateJob.model_validate(fields | {"shard": 49}))
+    predictions, record = read_output(fields["work"])
+    assert predictions == []
+    assert record["shard"]["samples"] == 0
+
+
+def test_bad_input_stops_before_the_model_is_loaded_and_leaves_nothing(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("tandem.evaluate.run_generate.load_base", refuse)
+    with pytest.raises(BadData, match="does not exist"):
+        run_generate(GenerateJob.model_validate(fields | {"images": tmp_path}))
+    del fields["eval"]["tiles"]
+    with pytest.raises(BadConfiguration, match="nothing says how images are cut"):
+        run_generate(GenerateJob.model_validate(fields))
+    assert not fields["work"].exists()
