@@ -1,0 +1,132 @@
+"""Tiles, token lengths and steps of a training or validation set, from image sizes and texts alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tandem.check.base import Base
+from tandem.check.images import ImageFacts
+from tandem.check.report import Collector, Severity
+from tandem.check.tokens import describe_lengths
+from tandem.check.training import TrainingSet
+from tandem.model.tiles import BudgetRule, TileGeometry
+from tandem.spec import TileRule, TrainSpec
+from tandem.train.meta import SampleRef
+from tandem.train.samples import Length, ReadingRules, count_sample_tiles, measure_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Token lengths of a training set."""
+
+    by_line: Mapping[tuple[Path, int], Length]
+    too_long: int
+    """Distinct lines over the length."""
+
+
+def budget_rule(rule: TileRule) -> BudgetRule:
+    """The Run file's rule by the name that tile counting gives it."""
+    return "per_sample" if rule is TileRule.PER_SAMPLE else "per_image"
+
+
+def reading_rules(train: TrainSpec, base: Base) -> ReadingRules | None:
+    """The rules by which training reads its samples; None while the model is not known."""
+    if base.info is None:
+        return None
+    geometry = TileGeometry(
+        tile_size=base.info.tile_size, patch_size=base.info.patch_size, thumbnail=train.tiles.thumbnail
+    )
+    budget = budget_rule(train.tiles.rule)
+    return ReadingRules(max_tiles=train.tiles.max, max_length=train.max_length, budget=budget, geometry=geometry)
+
+
+def count_training_tiles(one: TrainingSet, images: Mapping[Path, ImageFacts], rules: ReadingRules) -> int:
+    """Count all tiles of the set, thumbnails and repetitions included; samples with a bad image do not count."""
+    return sum(
+        sum(count_sample_tiles(sample, sizes, rules=rules))
+        for sample in one.samples
+        if (sizes := _sizes(sample, images)) is not None
+    )
+
+
+def check_lengths(
+    one: TrainingSet,
+    images: Mapping[Path, ImageFacts],
+    base: Base,
+    findings: Collector,
+    *,
+    rules: ReadingRules,
+    allowed: int,
+    cpu_count: int,
+) -> Lengths | None:
+    """Measure every sample and report those over the length; as warnings while they may be left out.
+
+    None if the tokenizer is not known; what is wrong with it has a finding of its own.
+    """
+    if base.tokenizer is None:
+        return None
+    tokenizer = base.tokenizer
+
+    def measure(sample: SampleRef) -> Length | None:
+        sizes = _sizes(sample, images)
+        return None if sizes is None else measure_length(sample, tokenizer, sizes, rules=rules)
+
+    with ThreadPoolExecutor(max_workers=max(1, cpu_count)) as pool:  # the tokenizer runs without the interpreter's lock
+        measured = list(zip(one.distinct, pool.map(measure, one.distinct), strict=True))
+    too_long = [(sample, length) for sample, length in measured if length and length.tokens > rules.max_length]
+    severity = Severity.FAULT if len(too_long) > allowed else Severity.WARNING
+    for sample, length in too_long:
+        findings.add(
+            "sample-too-long",
+            where=sample.place,
+            what=f"{length.tokens} tokens, {length.image_tokens} of them image tokens, are more than "
+            f"train.maxLength ({rules.max_length})",
+            remedy="Raise maxLength, lower tiles.max, shorten the text, or allow some to be left out (dropTooLong).",
+            cause="data",
+            severity=severity,
+        )
+    by_line = {(sample.file, sample.line): length for sample, length in measured if length is not None}
+    return Lengths(by_line=by_line, too_long=len(too_long))
+
+
+def check_steps(one: TrainingSet, lengths: Lengths | None, train: TrainSpec, findings: Collector) -> dict[str, Any]:
+    """Compare the samples with the global batch; returns samples, samples an epoch and steps."""
+    usable = len(one.samples)
+    if lengths is not None:
+        fitting = [lengths.by_line.get((sample.file, sample.line)) for sample in one.samples]
+        usable = sum(length is not None and length.tokens <= train.max_length for length in fitting)
+    size = train.batch.global_size
+    if usable < size:
+        findings.add(
+            "fewer-samples-than-batch",
+            where="spec.train.batch.globalSize",
+            what=f"{usable} usable samples do not fill one global batch of {size}",
+            remedy="Lower globalSize, add samples, or raise the Run's limit.",
+        )
+    steps = train.steps if train.steps is not None else math.ceil((train.epochs or 0) * usable / size)
+    epochs = steps * size / usable if usable else None
+    return {"samples": usable, "steps": steps, "epochs": None if epochs is None else round(epochs, 3)}
+
+
+def describe_training(one: TrainingSet, lengths: Lengths | None) -> dict[str, Any]:
+    """Counts of a set, and its lengths where they are known."""
+    facts: dict[str, Any] = {
+        "samples": len(one.samples),
+        "lines": len(one.distinct),
+        "unusable_lines": len(one.bad),
+        "images": len({path for sample in one.samples for path in sample.images}),
+    }
+    if lengths is not None:
+        facts["tokens"] = describe_lengths(list(lengths.by_line.values()))
+        facts["too_long"] = lengths.too_long
+    return facts
+
+
+def _sizes(sample: SampleRef, images: Mapping[Path, ImageFacts]) -> Sequence[tuple[int, int]] | None:
+    facts = [images[path] for path in sample.images]
+    return None if any(one.fault is not None for one in facts) else [(one.width, one.height) for one in facts]
