@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train as one rank, leave an outcome file whatever happens, and return the exit code."""
     flag = StopFlag()
     signal.signal(signal.SIGTERM, flag.raise_)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     ranks = read_ranks()
     logging.getLogger("tandem").setLevel(logging.INFO if ranks.leads_all else logging.WARNING)
     try:
@@ -47,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(job: RankJob, flag: StopFlag) -> Outcome:
-    _be_offline_and_quiet()
     ranks = read_ranks()
     try:
+        _be_offline_and_quiet()
         from tandem.train.recipe import run_training
 
         connect(ranks, expected=job.train.ranks)
@@ -68,9 +69,16 @@ def _be_offline_and_quiet() -> None:
     """Everything was fetched before: a training asks no hub, and its log is its own."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["ACCELERATE_LOG_LEVEL"] = "ERROR"
+    warnings.filterwarnings("ignore", category=FutureWarning)  # between libraries
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

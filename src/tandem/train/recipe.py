@@ -1,46 +1,26 @@
-"""LoRA finetuning from beginning to end: read the data, load the model, resume, train, save."""
+"""LoRA finetuning from beginning to end: what the Run says, made ready for an attempt."""
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from tandem.errors import BadData, Fault, Stopped
 from tandem.model.card import AdapterCard, CardTiles
-from tandem.model.environment import describe_environment
 from tandem.model.info import read_model_info
-from tandem.model.loading import load_base, load_tokenizer
+from tandem.model.loading import load_tokenizer
 from tandem.model.prompt import INTERNVL2_5
 from tandem.model.tiles import TileGeometry
 from tandem.spec import TileRule
-from tandem.store import Store, open_store
-from tandem.store.keys import join
-from tandem.train.adapter import attach_adapter, save_adapter, trainable_weights
-from tandem.train.checkpoints import (
-    Measurement,
-    Progress,
-    Restored,
-    checkpoint_name,
-    finish_checkpoint,
-    restore_newest,
-    rotate_checkpoints,
-    upload_checkpoint,
-)
+from tandem.store import open_store
+from tandem.train.attempt import Attempt
 from tandem.train.corpus import Corpus, Tolerance, read_corpus
 from tandem.train.job import RankJob
-from tandem.train.metrics import METRICS, Display, MetricsFile, Throughput, measure_memory
 from tandem.train.packing import count_steps
 from tandem.train.ranks import Ranks
 from tandem.train.samples import ReadingRules
-from tandem.train.steps import LoadedStep, Loading, StepLoader, StepSource, plan_validation
-
-logger = logging.getLogger("tandem.train")
+from tandem.train.steps import Loading
 
 
 def run_training(
@@ -73,7 +53,7 @@ def run_training(
 
     corpus = read(job.meta)
     validation = read(job.validation_meta) if job.validation_meta is not None else None
-    run = Training(
+    attempt = Attempt(
         job=job,
         ranks=ranks,
         store=open_store(job.store_url) if job.store_url is not None else None,
@@ -86,6 +66,7 @@ def run_training(
             packed=job.train.batch.packed_tokens is not None,
             seed=job.seed,
         ),
+        card=describe_card(job),
         validation=validation,
         steps=count_steps(
             len(corpus.samples),
@@ -94,8 +75,8 @@ def run_training(
             steps=job.train.steps,
         ),
     )
-    run.timings["data_seconds"] = clock() - started
-    run.go()
+    attempt.timings["data_seconds"] = clock() - started
+    attempt.go()
 
 
 def prepare_folders(job: RankJob, ranks: Ranks) -> None:
@@ -132,255 +113,3 @@ def describe_card(job: RankJob) -> AdapterCard:
         base=job.base,
         seed=job.seed,
     )
-
-
-@dataclass(kw_only=True)
-class Training:
-    """One attempt at a training: what it works with, and what it has measured so far."""
-
-    job: RankJob
-    ranks: Ranks
-    store: Store | None
-    clock: Callable[[], float]
-    stop_asked: Callable[[], bool]
-    loading: Loading
-    validation: Corpus | None
-    steps: int
-    measurements: list[Measurement] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
-    restored: Restored | None = None
-
-    def go(self) -> None:
-        """Load, resume, train, save."""
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        began = self.clock()
-        base = load_base(self.job.model_folder, precision=self.job.train.precision.value, device=device)
-        self.model = self._adapt(base)
-        self.restored = self._restore()
-        self.timings["load_seconds"] = self.clock() - began
-        self.metrics = self._open_metrics()
-        self.display = Display(self.steps, first=self._first_step) if self.ranks.leads_all else None
-        self.throughput = Throughput(clock=self.clock)
-        if self.ranks.leads_all:
-            self._write_json("environment.json", describe_environment())
-        began = self.clock()
-        step = self._train() if self._first_step < self.steps else self.steps
-        self.timings["train_seconds"] = self.clock() - began
-        self._finish(step)
-
-    @property
-    def _first_step(self) -> int:
-        return self.restored.progress.step if self.restored is not None else 0
-
-    def _adapt(self, base: Any) -> Any:
-        if self.job.train.gradient_checkpointing:
-            base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        return attach_adapter(base, self.job.train.lora, seed=self.job.seed, base=self.job.base.source)
-
-    def _restore(self) -> Restored | None:
-        if self.store is None:
-            return None
-        restored = restore_newest(
-            self.store,
-            self.job.checkpoints_from,
-            self.job.work / "resume",
-            self.ranks,
-            ranks_wanted=self.ranks.world,
-        )
-        if restored is None:
-            return None
-        if restored.progress.data != self.loading.corpus.digest or restored.progress.steps != self.steps:
-            raise BadData(
-                Fault(
-                    where=str(self.job.meta),
-                    what=f"the training data is not what checkpoint {restored.source} was made from",
-                    remedy="Put the data back as it was, or start anew with `tandem submit --again`.",
-                )
-            )
-        self.measurements.extend(restored.progress.validation)
-        if self.ranks.leads_all:
-            logger.info("going on after step %d from %s", restored.progress.step, restored.source)
-        return restored
-
-    def _open_metrics(self) -> MetricsFile | None:
-        if not self.ranks.leads_all:
-            return None
-        path = self.job.output / METRICS
-        path.unlink(missing_ok=True)
-        if self.restored is not None:
-            shutil.copyfile(self.restored.folder / METRICS, path)
-        board = self.job.output / "tensorboard" if self.job.train.tensorboard else None
-        return MetricsFile(path, tensorboard=board)
-
-    def _train(self) -> int:
-        """Run the steps that are left; returns the last one done."""
-        import torch
-
-        from tandem.train.trainer import Calendar, Hooks, StepTrainer, describe_arguments
-
-        train, checkpoints = self.job.train, self.job.train.checkpoints
-        if train.zero.stage:
-            from tandem.train.zero import avoid_compilation
-
-            avoid_compilation()
-        every = (train.validation.every_steps or checkpoints.every_steps) if train.validation is not None else None
-        trainer = StepTrainer(
-            model=self.model,
-            arguments=describe_arguments(train, steps=self.steps, folder=self.job.work / "trainer", seed=self.job.seed),
-            train=train,
-            loader=StepLoader(
-                StepSource(self.loading, None, train=train, rank=self.ranks.rank),
-                self.steps,
-                first=self._first_step,
-                workers=train.workers,
-            ),
-            calendar=Calendar(
-                steps=self.steps,
-                checkpoint_every=checkpoints.every_steps,
-                validate_every=every,
-                first=self._first_step,
-            ),
-            ranks=self.ranks,
-            hooks=Hooks(
-                stop_asked=self.stop_asked,
-                on_step=self._on_step,
-                on_metrics=self._on_metrics,
-                validate=self._validate,
-                save_adapter=lambda folder: save_adapter(self.model, folder, describe_card(self.job)),
-                on_saved=self._on_saved,
-            ),
-        )
-        torch.manual_seed(self.job.seed * 100_003 + self.ranks.rank)  # each rank drops out its own
-        trainer.train(resume_from_checkpoint=str(self.restored.folder) if self.restored is not None else None)
-        return int(trainer.state.global_step)
-
-    def _on_step(self, loaded: LoadedStep) -> None:
-        self.throughput.add(samples=loaded.plan.samples, tokens=loaded.plan.tokens)
-        if self.display is not None:
-            self.display.advance()
-
-    def _on_metrics(self, step: int, values: dict[str, float]) -> None:
-        if self.metrics is None:
-            return
-        epoch = step * self.job.train.batch.global_size / len(self.loading.corpus.samples)
-        line = {**values, **self.throughput.take(), "memory": measure_memory(), "epoch": epoch}
-        self.metrics.write(step, line)
-        if self.display is not None:
-            self.display.show(step, line)
-
-    def _validate(self, step: int) -> None:
-        from tandem.train.validation import measure_loss
-
-        if self.validation is None:
-            raise ValueError("there is no validation set")
-        train = self.job.train
-        plans = plan_validation(self.validation.lengths, train=train, ranks=self.ranks)
-        loading = Loading(
-            corpus=self.validation,
-            tokenizer=self.loading.tokenizer,
-            rules=self.loading.rules,
-            packed=self.loading.packed,
-            seed=self.job.seed,
-        )
-        loss = measure_loss(
-            self.model,
-            StepLoader(
-                StepSource(loading, plans, train=train, rank=self.ranks.rank), len(plans), workers=train.workers
-            ),
-            self.ranks,
-            labelled=sum(length.labelled for length in self.validation.lengths),
-            device=next(self.model.parameters()).device,
-        )
-        self.measurements.append(Measurement(step=step, loss=loss))
-        if self.metrics is not None:
-            self.metrics.write(step, {"validation_loss": loss})
-        if self.display is not None:
-            self.display.show(step, {"validation_loss": loss})
-
-    def _on_saved(self, step: int, written: Path) -> None:
-        """Name the checkpoint, store it, rotate. A background uploader would take over from here."""
-        self.ranks.wait()
-        name = checkpoint_name(step)
-        target = self.job.output / "checkpoints" / name
-        if self.ranks.leads_node:
-            progress = Progress(
-                step=step,
-                steps=self.steps,
-                ranks=self.ranks.world,
-                zero_stage=self.job.train.zero.stage,
-                data=self.loading.corpus.digest,
-                validation=tuple(self.measurements),
-            )
-            finish_checkpoint(
-                written, target, progress=progress, metrics=self.metrics.path if self.metrics is not None else None
-            )
-        self.ranks.wait()
-        if self.store is not None:
-            upload_checkpoint(self.store, target, join(self.job.execution, f"checkpoints/{name}"), self.ranks)
-        if self.ranks.leads_node:
-            rotate_checkpoints(target.parent, keep=self.job.train.checkpoints.keep)
-
-    def _finish(self, step: int) -> None:
-        if self.display is not None:
-            self.display.close()
-        if self.metrics is not None:
-            self.metrics.close()
-        if step < self.steps:
-            raise Stopped(
-                Fault(
-                    where=f"step {step} of {self.steps}",
-                    what="training was told to stop and has saved its work",
-                    remedy="The next attempt goes on from there.",
-                )
-            )
-        if self.ranks.leads_all:
-            self._save_result()
-        if self.ranks.leads_node:
-            for name in ("trainer", "resume"):
-                shutil.rmtree(self.job.work / name, ignore_errors=True)
-        self.ranks.wait()
-
-    def _save_result(self) -> None:
-        if self.restored is not None and self._first_step == self.steps:
-            from tandem.train.adapter import restore_adapter
-
-            restore_adapter(self.model, self.restored.folder)
-        folder = self.job.output / "adapter"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        save_adapter(self.model, folder, describe_card(self.job))
-        self._write_json("train.json", self._describe_result())
-
-    def _describe_result(self) -> dict[str, Any]:
-        corpus, every = self.loading.corpus, self.job.train.checkpoints.every_steps
-        saved = [step for step in range(1, self.steps + 1) if step % every == 0 or step == self.steps]
-        candidates = [measured for measured in self.measurements if measured.step in saved]
-        best = min(candidates, key=lambda measured: (measured.loss, measured.step), default=None)
-        return {
-            "schema": "tandem.dev/train/v1",
-            "steps": self.steps,
-            "epochs": self.steps * self.job.train.batch.global_size / len(corpus.samples),
-            "samples": {
-                "used": len(corpus.samples),
-                "tokens": sum(length.tokens for length in corpus.lengths),
-                "labelled_tokens": sum(length.labelled for length in corpus.lengths),
-                "too_long": [fault.where for fault in corpus.too_long],
-                "bad": [[str(fault) for fault in faults] for faults in corpus.bad],
-            },
-            "ranks": self.ranks.world,
-            "trainable_parameters": sum(weight.numel() for weight in trainable_weights(self.model)),
-            "checkpoints": {
-                "steps": saved,
-                "last": checkpoint_name(self.steps),
-                "best": None if best is None else {"name": checkpoint_name(best.step), **best.model_dump()},
-            },
-            "validation": [measured.model_dump() for measured in self.measurements],
-            "resumed_from": None if self.restored is None else self.restored.source,
-            "timings": self.timings,
-        }
-
-    def _write_json(self, name: str, value: object) -> None:
-        body = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-        (self.job.output / name).write_text(body, encoding="utf-8")

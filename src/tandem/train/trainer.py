@@ -37,6 +37,8 @@ class Hooks:
 
     stop_asked: Callable[[], bool]
     """Whether this rank was told to stop; if any was, all stop after the step, and save."""
+    on_begin: Callable[[], None]
+    """Everything is in place; the first step comes next."""
     on_step: Callable[[LoadedStep], None]
     """After each step."""
     on_metrics: Callable[[int, dict[str, float]], None]
@@ -230,6 +232,9 @@ class _Conduct(TrainerCallback):
 
     def __init__(self, trainer: StepTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self.trainer.hooks.on_begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:  # noqa: ARG002
         calendar, step = self.trainer.calendar, state.global_step

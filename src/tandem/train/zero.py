@@ -34,14 +34,23 @@ def describe_zero(train: TrainSpec) -> dict[str, Any] | None:
 
 
 def avoid_compilation() -> None:
-    """Keep DeepSpeed from compiling its shared-memory collectives on a CPU: minutes, and a lock that can hang."""
-    import torch
+    """Keep DeepSpeed from compiling what a LoRA training never uses; call it before the engine is made.
 
-    if torch.cuda.is_available():
-        return
+    Its Muon optimizer, imported only to be compared with ours, loads torch's compiler for its decorators: 8 s and
+    more. Its shared-memory collectives on a CPU take minutes to build, and leave a lock that hangs the next run if
+    they are killed.
+    """
     import deepspeed
+    import torch
+    from deepspeed.runtime import compiler
 
-    operations: dict[str, bool] = deepspeed.ops.__compatible_ops__
-    for name in operations:
-        if "shm" in name:
-            operations[name] = False
+    compiling = compiler.compile
+    compiler.compile = lambda *_, **__: lambda function: function
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer
+    except ImportError:  # versions without it do not compile it either
+        pass
+    finally:
+        compiler.compile = compiling
+    if not torch.cuda.is_available():
+        deepspeed.ops.__compatible_ops__ = {}  # none is: else it would look for compilers to find out
