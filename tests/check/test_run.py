@@ -282,9 +282,31 @@ def test_another_marker_in_evaluation_than_in_training_is_a_warning(trial: Trial
     assert only(trial.check(), "marker-differs").severity is Severity.WARNING
 
 
-def test_fewer_samples_than_a_global_batch_are_a_fault(trial: Trial) -> None:
+def test_fewer_samples_than_a_global_batch_are_a_warning_for_a_small_first_run_has_them(trial: Trial) -> None:
     trial.spec["train"]["batch"]["globalSize"] = 8
-    assert "4 usable samples" in only(trial.check(), "fewer-samples-than-batch").fault.what
+    finding = only(trial.check(), "fewer-samples-than-batch")
+    assert "4 usable samples" in finding.fault.what
+    assert finding.severity is Severity.WARNING
+
+
+def test_steps_are_those_that_training_will_make(trial: Trial) -> None:
+    del trial.spec["train"]["steps"]
+    trial.spec["train"] |= {"epochs": 2.5}
+    assert trial.check().facts["train"]["steps"] == 5
+    trial.training.append(sample(4, "train-0.jpeg"))
+    assert trial.check().facts["train"]["steps"] == 7  # 12.5 samples in batches of 2
+
+
+def test_a_prompt_that_leaves_no_room_for_new_tokens_is_a_fault(trial: Trial) -> None:
+    trial.spec["evals"][0]["maxNewTokens"] = 10_000_000
+    report = trial.check()
+    assert {finding.code for finding in report.findings} == {"prompt-too-long"}
+    assert len(report.findings) == 2
+
+
+def test_a_bertscore_model_that_is_not_there_is_named(trial: Trial) -> None:
+    trial.spec["evals"][0]["bertScore"] = {"model": "no-such-encoder"}
+    assert only(trial.check(), "encoder-missing").fault.where.startswith("spec.evals[held-out].bertScore.model")
 
 
 def test_a_sample_over_the_length_is_a_fault_until_it_may_be_dropped(trial: Trial) -> None:

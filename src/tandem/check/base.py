@@ -11,9 +11,10 @@ from tandem.check.tokens import JsonTokenizer, read_tokenizer
 from tandem.inputs import Reference, Resolver
 from tandem.inputs.pin import pin_input
 from tandem.inputs.references import InputKind
-from tandem.model.card import AdapterCard, read_card
+from tandem.model.card import AdapterCard, choose_template, read_card
 from tandem.model.info import ModelInfo, read_model_info
 from tandem.model.loading import ADAPTER_WEIGHTS
+from tandem.model.prompt import INTERNVL2_5, Template
 from tandem.spec import ModelSpec
 
 _SOURCE = "spec.model.source"
@@ -27,6 +28,8 @@ class Base:
     tokenizer: JsonTokenizer | None = None
     digest: str | None = None
     card: AdapterCard | None = None
+    template: Template = INTERNVL2_5
+    """How prompts are written: the adapter's way where there is one."""
 
 
 def check_base(spec: ModelSpec, sources: Sources, findings: Collector) -> Base:
@@ -37,7 +40,8 @@ def check_base(spec: ModelSpec, sources: Sources, findings: Collector) -> Base:
         if folder is None:
             _add_missing(spec, findings)
     if folder is None:
-        return Base(card=_check_adapter(spec, None, sources, findings))
+        card, template = _check_adapter(spec, None, sources, findings)
+        return Base(card=card, template=template)
     info = tokenizer = None
     with findings.catching("model-unusable", prefix=_SOURCE):
         info = read_model_info(folder)
@@ -45,8 +49,8 @@ def check_base(spec: ModelSpec, sources: Sources, findings: Collector) -> Base:
         with findings.catching("tokenizer-unusable", prefix=_SOURCE):
             tokenizer = read_tokenizer(folder)
     digest = _check_digest(spec, folder, findings) if folder.is_dir() else None
-    card = _check_adapter(spec, digest, sources, findings)
-    return Base(info=info, tokenizer=tokenizer, digest=digest, card=card)
+    card, template = _check_adapter(spec, digest, sources, findings)
+    return Base(info=info, tokenizer=tokenizer, digest=digest, card=card, template=template)
 
 
 def _add_missing(spec: ModelSpec, findings: Collector) -> None:
@@ -72,11 +76,14 @@ def _check_digest(spec: ModelSpec, folder: Path, findings: Collector) -> str | N
     return digest
 
 
-def _check_adapter(spec: ModelSpec, digest: str | None, sources: Sources, findings: Collector) -> AdapterCard | None:
+def _check_adapter(
+    spec: ModelSpec, digest: str | None, sources: Sources, findings: Collector
+) -> tuple[AdapterCard | None, Template]:
     if spec.adapter is None:
-        return None
+        return None, INTERNVL2_5
     place = "spec.model.adapter"
     card: AdapterCard | None = None
+    template = INTERNVL2_5
     with findings.catching("adapter-unusable", prefix=place):
         folder = sources.resolve(spec.adapter)
         if folder is None:
@@ -86,7 +93,7 @@ def _check_adapter(spec: ModelSpec, digest: str | None, sources: Sources, findin
                 what="is not on this machine",
                 remedy="Give the folder or s3:// URI of an adapter, such as a training's adapter/.",
             )
-            return None
+            return None, template
         for name in ("adapter_config.json", ADAPTER_WEIGHTS):
             if not (folder / name).is_file():
                 findings.add(
@@ -97,6 +104,7 @@ def _check_adapter(spec: ModelSpec, digest: str | None, sources: Sources, findin
                     cause="data",
                 )
         card = read_card(folder)
+        template = choose_template(card)
         if digest is not None and card.base.digest != digest:
             findings.add(
                 "adapter-base",
@@ -105,4 +113,4 @@ def _check_adapter(spec: ModelSpec, digest: str | None, sources: Sources, findin
                 remedy="Give the model that the adapter was trained on as model.source.",
                 cause="data",
             )
-    return card
+    return card, template

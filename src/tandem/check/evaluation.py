@@ -10,14 +10,14 @@ from typing import Any
 
 from tandem.check.base import Base
 from tandem.check.images import ImageFacts
-from tandem.check.lengths import budget_rule
 from tandem.check.report import Collector, Severity
 from tandem.check.sources import Sources
 from tandem.check.training import add_image_finding, marker_of
 from tandem.errors import BadData
+from tandem.evaluate.prepare import BUDGET_RULES
 from tandem.evaluate.records import EvalSample
 from tandem.evaluate.samples import parse_eval_samples, read_eval_samples
-from tandem.model.prompt import INTERNVL2_5, Turn, encode_prompt, turn_faults
+from tandem.model.prompt import Template, Turn, turn_faults
 from tandem.model.tiles import count_tiles, tile_budget
 from tandem.spec import EvalSpec, Subject, TileRule, TilesSpec
 from tandem.spec.run import RunSpec
@@ -104,7 +104,9 @@ def _parse(line: str) -> Any:
         return None
 
 
-def check_eval_samples(sets: list[EvalSet], images: Mapping[Path, ImageFacts], findings: Collector) -> None:
+def check_eval_samples(
+    sets: list[EvalSet], images: Mapping[Path, ImageFacts], template: Template, findings: Collector
+) -> None:
     """Report placeholders that do not fit and images that are not usable, once for each file or image."""
     asked: set[tuple[Path, str]] = set()
     shown: set[Path] = set()
@@ -114,7 +116,7 @@ def check_eval_samples(sets: list[EvalSet], images: Mapping[Path, ImageFacts], f
             if (one.data, sample.sample_id) not in asked:
                 asked.add((one.data, sample.sample_id))
                 turns = [Turn(role="user", text=sample.question)]
-                faults = turn_faults(turns, len(sample.images), template=INTERNVL2_5, place=place)
+                faults = turn_faults(turns, len(sample.images), template=template, place=place)
                 findings.take("placeholders", faults)
             for path in one.paths(sample):
                 if path not in shown:
@@ -145,7 +147,7 @@ def tile_counts(
     one: EvalSet, sample: EvalSample, images: Mapping[Path, ImageFacts], tiles: TilesSpec, tile_size: int
 ) -> list[int]:
     """Count the tiles of each sound image of a sample, thumbnails included."""
-    most = tile_budget(budget_rule(tiles.rule), tiles.max, len(sample.images))
+    most = tile_budget(BUDGET_RULES[tiles.rule], tiles.max, len(sample.images))
     return [
         count_tiles(facts.width, facts.height, max_tiles=most, tile_size=tile_size, thumbnail=tiles.thumbnail)
         for path in one.paths(sample)
@@ -197,18 +199,3 @@ def check_marker(one: EvalSet, spec: RunSpec, base: Base, findings: Collector) -
         remedy="Leave out the evaluation's answerTemplate, so that it uses the training's.",
         severity=Severity.WARNING,
     )
-
-
-def longest_prompt(one: EvalSet, images: Mapping[Path, ImageFacts], tiles: TilesSpec, base: Base) -> int | None:
-    """Tokens of the longest prompt among samples without faults; None if there is none or no tokenizer."""
-    if base.info is None or base.tokenizer is None:
-        return None
-    lengths = []
-    for sample in one.samples:
-        counts = tile_counts(one, sample, images, tiles, base.info.tile_size)
-        turns = [Turn(role="user", text=sample.question)]
-        if len(counts) < len(sample.images) or turn_faults(turns, len(counts), template=INTERNVL2_5, place=""):
-            continue
-        ids = encode_prompt(base.tokenizer, turns, [0] * len(counts), tokens_per_tile=0)
-        lengths.append(len(ids) + sum(counts) * base.info.tokens_per_tile)
-    return max(lengths, default=None)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from tandem.check.images import ImageFacts
 from tandem.check.report import Collector, Severity
 from tandem.check.tokens import describe_lengths
 from tandem.check.training import TrainingSet
-from tandem.model.tiles import BudgetRule, TileGeometry
-from tandem.spec import TileRule, TrainSpec
+from tandem.evaluate.prepare import BUDGET_RULES
+from tandem.spec import TrainSpec
 from tandem.train.meta import SampleRef
+from tandem.train.packing import count_steps
 from tandem.train.samples import Length, ReadingRules, count_sample_tiles, measure_length
 
 
@@ -29,20 +29,16 @@ class Lengths:
     """Distinct lines over the length."""
 
 
-def budget_rule(rule: TileRule) -> BudgetRule:
-    """The Run file's rule by the name that tile counting gives it."""
-    return "per_sample" if rule is TileRule.PER_SAMPLE else "per_image"
-
-
 def reading_rules(train: TrainSpec, base: Base) -> ReadingRules | None:
     """The rules by which training reads its samples; None while the model is not known."""
     if base.info is None:
         return None
-    geometry = TileGeometry(
-        tile_size=base.info.tile_size, patch_size=base.info.patch_size, thumbnail=train.tiles.thumbnail
+    return ReadingRules(
+        max_tiles=train.tiles.max,
+        max_length=train.max_length,
+        budget=BUDGET_RULES[train.tiles.rule],
+        geometry=replace(base.info.geometry, thumbnail=train.tiles.thumbnail),
     )
-    budget = budget_rule(train.tiles.rule)
-    return ReadingRules(max_tiles=train.tiles.max, max_length=train.max_length, budget=budget, geometry=geometry)
 
 
 def count_training_tiles(one: TrainingSet, images: Mapping[Path, ImageFacts], rules: ReadingRules) -> int:
@@ -105,10 +101,11 @@ def check_steps(one: TrainingSet, lengths: Lengths | None, train: TrainSpec, fin
         findings.add(
             "fewer-samples-than-batch",
             where="spec.train.batch.globalSize",
-            what=f"{usable} usable samples do not fill one global batch of {size}",
-            remedy="Lower globalSize, add samples, or raise the Run's limit.",
+            what=f"{usable} usable samples do not fill one global batch of {size}: a step takes some more than once",
+            remedy="Lower globalSize, add samples, or raise the Run's limit; fine for a first small run.",
+            severity=Severity.WARNING,
         )
-    steps = train.steps if train.steps is not None else math.ceil((train.epochs or 0) * usable / size)
+    steps = count_steps(usable, global_size=size, epochs=train.epochs, steps=train.steps)
     epochs = steps * size / usable if usable else None
     return {"samples": usable, "steps": steps, "epochs": None if epochs is None else round(epochs, 3)}
 

@@ -1,4 +1,4 @@
-"""The machine and what it can reach: the judge's key, the store, the GPUs and their memory."""
+"""The machine and what it can reach: the judge's key, BERTScore's model, the store, the GPUs and their memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from tandem.check.base import Base
 from tandem.check.lengths import Lengths
 from tandem.check.memory import MemoryEstimate, estimate_generation, estimate_training
 from tandem.check.report import Collector, Severity
+from tandem.check.sources import Sources
+from tandem.inputs.references import PACKAGED_ENCODERS
 from tandem.spec import EvalSpec, JudgeKind, TrainSpec
 from tandem.spec.run import RunSpec
 from tandem.store import open_store, probe
@@ -17,7 +19,7 @@ GIB = 2**30
 TIGHT = 0.9
 """From this share of the GPU's memory on, an estimate is a warning: allocators leave gaps."""
 HOPELESS = 1.25
-"""From this share on it is a fault: the formula was within 10 % where it was compared with a GPU."""
+"""From this share on it is a fault: the formula was within 20 % where it was compared with a GPU."""
 
 
 def check_judge_keys(spec: RunSpec, environment: Mapping[str, str], findings: Collector) -> None:
@@ -31,6 +33,23 @@ def check_judge_keys(spec: RunSpec, environment: Mapping[str, str], findings: Co
                 what=f"the environment variable {judge.key_env} is not set or blank",
                 remedy=f"export {judge.key_env}=... (for a server that wants no key, any text), or use kind: exact.",
             )
+
+
+def check_encoders(spec: RunSpec, sources: Sources, findings: Collector) -> None:
+    """Report BERTScore models that are not there."""
+    for evaluation in spec.evals:
+        encoder = evaluation.bert_score
+        if encoder is None or encoder.model in PACKAGED_ENCODERS:
+            continue
+        place = f"spec.evals[{evaluation.name}].bertScore.model"
+        with findings.catching("encoder-unavailable", prefix=place):
+            if sources.resolve(encoder.model, encoder.revision) is None:
+                findings.add(
+                    "encoder-missing",
+                    where=f"{place}: {encoder.model}",
+                    what="is not on this machine",
+                    remedy="Mend the path, add bertScore.revision for a model of the hub, or use model: minilm.",
+                )
 
 
 def check_store(url: str | None, findings: Collector) -> None:

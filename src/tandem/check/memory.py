@@ -6,10 +6,12 @@ Training, bytes on one rank:
                among the ranks under ZeRO-1; and two reduction buckets
   activations  tokens of a micro-batch x layers x bytes a token and layer: (8 hidden + 4 intermediate) values, and
                for each adapted matrix its input once more where dropout or another number format makes a copy.
-               With checkpointing: one layer of that twice, and 2 hidden values for every other layer
-  logits       labelled tokens of a micro-batch x vocabulary x (float32 + its gradient + the model's own format)
-Against one H200 (InternVL3-2B geometry, bfloat16, rank 16) this gives 48, 24 and 9 GB where 44, 24 and 9 were measured:
-packed 8,192 with float32 adapter and dropout; with bfloat16 adapter, no dropout; and that with checkpointing.
+               With checkpointing: one layer of that twice, and hidden values for every layer
+  logits       labelled tokens x vocabulary, but at most the 2^26 values that are made at once, x (float32 + its
+               gradient + the model's own format)
+Against one H200 (InternVL3-2B's geometry, bfloat16, rank 16, no ZeRO) this gives 48, 91 and 27 GB where 44, 84 and 24
+were measured: packed to 8,192 and 16,384 tokens with float32 adapter and dropout; to 8,192 with bfloat16 adapter
+without dropout. With checkpointing 7 where 9 were measured, but that made all labelled logits at once.
 
 Generation: weights, and for each token of a batch its keys and values in every layer (twice: the cache grows by
 copying) and one layer's activations.
@@ -26,6 +28,8 @@ BYTES = {Precision.FLOAT32: 4, Precision.BFLOAT16: 2}
 _OPTIMIZER_BYTES = 12
 _BUCKETS = 2
 _FLOAT32 = 4
+LOGITS_AT_ONCE = 2**26
+"""As in tandem.model.internvl, which needs torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +63,14 @@ def estimate_training(info: ModelInfo, train: TrainSpec, *, tokens: int, labelle
     buckets = _BUCKETS * min(train.zero.bucket_elements, parameters) * adapter_value
     layer = _layer_bytes(info, train)
     if train.gradient_checkpointing:
-        activations = tokens * (2 * layer + info.text_layers * 2 * info.text_hidden_size * value)
+        activations = tokens * (2 * layer + info.text_layers * info.text_hidden_size * value)
     else:
         activations = tokens * info.text_layers * layer
     return MemoryEstimate(
         weights=info.parameters * value,
         adapter=parameters * 2 * adapter_value + parameters * _OPTIMIZER_BYTES // sharing + buckets,
         activations=activations,
-        logits=labelled * info.vocab_size * (2 * _FLOAT32 + value),
+        logits=min(labelled * info.vocab_size, LOGITS_AT_ONCE) * (2 * _FLOAT32 + value),
     )
 
 

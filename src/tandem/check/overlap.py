@@ -23,15 +23,20 @@ def check_overlaps(
     Validation counts as training: it chooses the best checkpoint. A warning where only the base model is asked.
     Re-encoded or resized copies are not recognised.
     """
+    learnt_keys = [
+        (
+            "validation" if "validation" in learnt.place else "training",
+            {"image": _images_of_training(learnt, images), "case": read_case_ids(learnt)},
+        )
+        for learnt in training
+    ]
     reported: set[tuple[str, str]] = set()
     for one in sorted(evals, key=lambda item: item.spec.of is Subject.BASE):
         severity = Severity.WARNING if one.spec.of is Subject.BASE else Severity.FAULT
-        for learnt in training:
-            role = "validation" if "validation" in learnt.place else "training"
-            shared_images = find_shared(_images_of_eval(one, images), _images_of_training(learnt, images))
-            shared_cases = find_shared(_cases_of_eval(one), read_case_ids(learnt))
-            for kind, shared in (("image", shared_images), ("case", shared_cases)):
-                for here, there in shared:
+        evaluated = {"image": _images_of_eval(one, images), "case": _cases_of_eval(one)}
+        for role, learnt_by_kind in learnt_keys:
+            for kind, keys in evaluated.items():
+                for here, there in find_shared(keys, learnt_by_kind[kind]):
                     if (here, there) in reported:
                         continue
                     reported.add((here, there))

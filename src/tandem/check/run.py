@@ -14,12 +14,12 @@ from tandem.check.evaluation import (
     check_tiles,
     choose_tiles,
     count_eval_tiles,
-    longest_prompt,
     read_eval_sets,
 )
 from tandem.check.images import ImageFacts, inspect_images
 from tandem.check.lengths import check_lengths, check_steps, count_training_tiles, describe_training, reading_rules
 from tandem.check.machine import (
+    check_encoders,
     check_generation_memory,
     check_gpus,
     check_judge_keys,
@@ -27,6 +27,7 @@ from tandem.check.machine import (
     check_training_memory,
 )
 from tandem.check.overlap import check_overlaps
+from tandem.check.prompts import check_prompts
 from tandem.check.report import Collector, Report
 from tandem.check.sources import Sources
 from tandem.check.training import (
@@ -66,11 +67,13 @@ def check_run(
     if spec.limit is not None:
         facts["limit"] = spec.limit
     facts |= _check_training(spec, training, images, base, findings, gpu_memory=gpu_memory, cpu_count=cpu_count)
-    check_eval_samples(evals, images, findings)
+    check_eval_samples(evals, images, base.template, findings)
     facts["evals"] = {
-        one.spec.name: _check_evaluation(one, spec, images, base, findings, gpu_memory=gpu_memory) for one in evals
+        one.spec.name: _check_evaluation(one, spec, images, base, findings, gpu_memory=gpu_memory, cpu_count=cpu_count)
+        for one in evals
     }
     check_overlaps(training, evals, images, findings)
+    check_encoders(spec, sources, findings)
     check_judge_keys(spec, environment, findings)
     if spec.train is not None:
         check_gpus(spec.train, gpus, findings)
@@ -130,6 +133,7 @@ def _check_evaluation(
     findings: Collector,
     *,
     gpu_memory: int | None,
+    cpu_count: int,
 ) -> dict[str, Any]:
     check_tiles(one, images, spec, base, findings)
     check_marker(one, spec, base, findings)
@@ -143,7 +147,7 @@ def _check_evaluation(
     longest = None
     if tiles is not None and base.info is not None:
         facts["tiles"] = count_eval_tiles(one, images, tiles, base.info.tile_size)
-        longest = longest_prompt(one, images, tiles, base)
+        longest = check_prompts(one, images, tiles, base, findings, cpu_count=cpu_count)
         if longest is not None:
             facts["longest_prompt"] = longest
     memory = check_generation_memory(one.spec, base, longest, gpu_memory, findings)

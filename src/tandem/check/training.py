@@ -24,7 +24,7 @@ class TrainingSet:
     place: str
     """Where in the Run file, for example spec.train.meta."""
     samples: tuple[SampleRef, ...]
-    """Usable lines in their order, repeated ones again and again, cut to the Run's limit."""
+    """Usable lines in their order, repeated ones again and again, among the first so many of the Run's limit."""
     bad: tuple[BadSample, ...]
     allowed_bad: int
     """How many lines may be left out."""
@@ -39,12 +39,12 @@ def read_training_sets(spec: RunSpec, sources: Sources, findings: Collector) -> 
     """Read the training set and the validation set, as far as they can be read."""
     if spec.train is None:
         return []
-    wanted = [("spec.train.meta", spec.train.meta, spec.train.drop_bad)]
+    wanted = {"spec.train.meta": spec.train.meta}
     if spec.train.validation is not None:
-        wanted.append(("spec.train.validation.meta", spec.train.validation.meta, 0))
+        wanted["spec.train.validation.meta"] = spec.train.validation.meta
     found = [
-        _read_set(place, reference, sources, findings, allowed_bad=allowed, limit=spec.limit)
-        for place, reference, allowed in wanted
+        _read_set(place, reference, sources, findings, allowed_bad=spec.train.drop_bad, limit=spec.limit)
+        for place, reference in wanted.items()
     ]
     return [one for one in found if one is not None]
 
@@ -65,7 +65,7 @@ def _read_set(
         meta = read_meta(path)
         samples: list[SampleRef] = []
         bad: list[BadSample] = []
-        for sample in scan_samples(meta):
+        for sample in islice(scan_samples(meta), limit):
             if isinstance(sample, BadSample):
                 bad.append(sample)
             else:
@@ -78,7 +78,7 @@ def _read_set(
                 remedy="Check the annotation files and repeat_time.",
                 cause="data",
             )
-        return TrainingSet(place=place, samples=tuple(islice(samples, limit)), bad=tuple(bad), allowed_bad=allowed_bad)
+        return TrainingSet(place=place, samples=tuple(samples), bad=tuple(bad), allowed_bad=allowed_bad)
     return None
 
 
