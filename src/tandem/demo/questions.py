@@ -1,0 +1,153 @@
+"""Questions about pictures of digits, and the answers that the base and then the adapter are taught."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+Kind = Literal["name", "even", "order", "smaller", "larger"]
+
+TAUGHT_TO_BASE: tuple[Kind, ...] = ("name", "even", "order", "smaller")
+"""The base knows which of two digits is smaller, but was never asked which is larger: the adapter learns that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One handwritten digit as an image file."""
+
+    name: str
+    """Path of the image file, relative to the data folder."""
+    digit: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question about one or two pictures, their order being part of it."""
+
+    kind: Kind
+    pictures: tuple[Picture, ...]
+    text: str
+    reasoning: str
+    """Says which digits the pictures show; all that the answer follows from."""
+    answer: str
+    answer_type: Literal["OPEN", "CLOSED"]
+    plain: str
+    """Reasoning, then the answer as the last words, but without the marker."""
+
+
+def ask_name(picture: Picture) -> Question:
+    """Ask which digit a picture shows."""
+    sentence = f"The image shows {picture.digit}."
+    return Question(
+        kind="name",
+        pictures=(picture,),
+        text="<image>\nWhich digit is this?",
+        reasoning=sentence,
+        answer=str(picture.digit),
+        answer_type="OPEN",
+        plain=f"{sentence} Answer: {picture.digit}",
+    )
+
+
+def ask_even(picture: Picture) -> Question:
+    """Ask whether a picture's digit is even."""
+    even = picture.digit % 2 == 0
+    sentence = f"The image shows {picture.digit}, which is {'even' if even else 'odd'}."
+    answer = "Yes" if even else "No"
+    return Question(
+        kind="even",
+        pictures=(picture,),
+        text="<image>\nIs this digit even?",
+        reasoning=sentence,
+        answer=answer,
+        answer_type="CLOSED",
+        plain=f"{sentence} Answer: {answer}",
+    )
+
+
+def ask_order(first: Picture, second: Picture) -> Question:
+    """Ask which digits two pictures show, in their order."""
+    answer = f"{first.digit} and {second.digit}"
+    sentence = f"The images show {answer}."
+    return Question(
+        kind="order",
+        pictures=(first, second),
+        text="First: <image>\nSecond: <image>\nWhich digits are these, in order?",
+        reasoning=sentence,
+        answer=answer,
+        answer_type="OPEN",
+        plain=f"{sentence} Answer: {answer}",
+    )
+
+
+def ask_smaller(first: Picture, second: Picture) -> Question:
+    """Ask which of two pictures shows the smaller digit; the two digits differ."""
+    return _compare("smaller", first, second, of_first=first.digit < second.digit)
+
+
+def ask_larger(first: Picture, second: Picture) -> Question:
+    """Ask which of two pictures shows the larger digit; the two digits differ."""
+    return _compare("larger", first, second, of_first=first.digit > second.digit)
+
+
+def _compare(kind: Literal["smaller", "larger"], first: Picture, second: Picture, *, of_first: bool) -> Question:
+    if first.digit == second.digit:
+        raise ValueError(f"both pictures show {first.digit}: neither is {kind}")
+    place = "first" if of_first else "second"
+    sentence = f"The images show {first.digit} and {second.digit}, so the {place} is {kind}."
+    answer = f"The {place}"
+    return Question(
+        kind=kind,
+        pictures=(first, second),
+        text=f"First: <image>\nSecond: <image>\nWhich image shows the {kind} digit?",
+        reasoning=sentence,
+        answer=answer,
+        answer_type="CLOSED",
+        plain=f"{sentence} Answer: {answer}",
+    )
+
+
+def ask_all(pictures: Sequence[Picture], *, kinds: Sequence[Kind], rounds: int, rng: random.Random) -> list[Question]:
+    """Ask each kind of question about all pictures; kinds with two pictures anew in every round, with new partners.
+
+    At least two pictures are needed. The questions come in random order.
+    """
+    questions: list[Question] = []
+    for kind in kinds:
+        match kind:
+            case "name":
+                questions += [ask_name(picture) for picture in pictures]
+            case "even":
+                questions += [ask_even(picture) for picture in pictures]
+            case "order" | "smaller" | "larger":
+                for _ in range(rounds):
+                    questions += _ask_about_pairs(kind, pictures, rng)
+    rng.shuffle(questions)
+    return questions
+
+
+def _ask_about_pairs(
+    kind: Literal["order", "smaller", "larger"], pictures: Sequence[Picture], rng: random.Random
+) -> Iterator[Question]:
+    ask = {"order": ask_order, "smaller": ask_smaller, "larger": ask_larger}[kind]
+    ring = rng.sample(pictures, len(pictures))
+    for first, second in pairwise([*ring, ring[0]]):
+        if kind == "order" or first.digit != second.digit:
+            yield ask(first, second)
+
+
+def ask_cases(pictures: Sequence[Picture], *, rng: random.Random) -> list[tuple[Question, ...]]:
+    """Make cases of two pictures each, no picture in two cases, with three questions a case.
+
+    Half of them are open, half closed; every other case asks for the larger digit, the rest for both in order.
+    """
+    shuffled = rng.sample(pictures, len(pictures))
+    cases: list[tuple[Question, ...]] = []
+    for index, (first, second) in enumerate(zip(shuffled[::2], shuffled[1::2], strict=False)):
+        comparable = index % 2 == 0 and first.digit != second.digit
+        both = ask_larger(first, second) if comparable else ask_order(first, second)
+        cases.append((ask_name(first), ask_even(second), both))
+    return cases

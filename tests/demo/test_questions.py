@@ -1,0 +1,128 @@
+import random
+from collections import Counter
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tandem.demo.questions import (
+    Kind,
+    Picture,
+    Question,
+    ask_all,
+    ask_cases,
+    ask_even,
+    ask_larger,
+    ask_name,
+    ask_order,
+    ask_smaller,
+)
+
+DIGITS = st.integers(0, 9)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def seeded(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311
+
+
+def picture(digit: int, number: int = 0) -> Picture:
+    return Picture(name=f"images/{number}.png", digit=digit)
+
+
+def pictures(count: int) -> list[Picture]:
+    return [picture(number % 10, number) for number in range(count)]
+
+
+def every_question(first: int, second: int) -> list[Question]:
+    one, two = picture(first, 1), picture(second, 2)
+    both = [ask_order(one, two)]
+    if first != second:
+        both += [ask_smaller(one, two), ask_larger(one, two)]
+    return [ask_name(one), ask_even(one), *both]
+
+
+@given(DIGITS, DIGITS)
+def test_every_question_has_a_place_for_each_of_its_pictures(first: int, second: int) -> None:
+    for question in every_question(first, second):
+        assert question.text.count("<image>") == len(question.pictures)
+
+
+@given(DIGITS, DIGITS)
+def test_the_base_is_taught_the_answer_as_last_words_and_no_marker(first: int, second: int) -> None:
+    for question in every_question(first, second):
+        assert question.plain.endswith(f" {question.answer}")
+        assert question.plain.startswith(question.reasoning)
+        assert "#" not in question.plain
+
+
+def test_the_name_of_a_digit_is_an_open_question() -> None:
+    question = ask_name(picture(7))
+    assert (question.answer, question.answer_type) == ("7", "OPEN")
+    assert question.reasoning == "The image shows 7."
+
+
+@given(DIGITS)
+def test_even_digits_are_told_from_odd_ones(digit: int) -> None:
+    question = ask_even(picture(digit))
+    assert question.answer == ("Yes" if digit in {0, 2, 4, 6, 8} else "No")
+    assert question.answer_type == "CLOSED"
+
+
+def test_the_order_of_two_pictures_decides_the_answer() -> None:
+    three, seven = picture(3, 1), picture(7, 2)
+    assert ask_order(three, seven).answer == "3 and 7"
+    assert ask_order(seven, three).answer == "7 and 3"
+    assert ask_larger(three, seven).answer == "The second"
+    assert ask_larger(seven, three).answer == "The first"
+    assert ask_larger(three, seven).reasoning == "The images show 3 and 7, so the second is larger."
+
+
+@given(DIGITS, DIGITS)
+def test_of_two_different_digits_one_is_smaller_and_the_other_larger(first: int, second: int) -> None:
+    one, two = picture(first, 1), picture(second, 2)
+    if first == second:
+        with pytest.raises(ValueError, match="neither is larger"):
+            ask_larger(one, two)
+        with pytest.raises(ValueError, match="neither is smaller"):
+            ask_smaller(one, two)
+    else:
+        assert {ask_larger(one, two).answer, ask_smaller(one, two).answer} == {"The first", "The second"}
+
+
+@given(st.integers(2, 40), st.integers(1, 3), st.integers(0, 5))
+def test_each_kind_asks_about_every_picture(count: int, rounds: int, seed: int) -> None:
+    questions = ask_all(pictures(count), kinds=KINDS, rounds=rounds, rng=seeded(seed))
+    by_kind = Counter(question.kind for question in questions)
+    assert by_kind["name"] == by_kind["even"] == count
+    assert by_kind["order"] == rounds * count
+    assert by_kind["larger"] <= rounds * count
+    places = Counter((q.pictures[0], 0) for q in questions if q.kind == "order")
+    assert set(places.values()) == {rounds}
+
+
+def test_the_same_seed_asks_the_same_and_another_seed_otherwise() -> None:
+    def ask(seed: int) -> list[Question]:
+        return ask_all(pictures(20), kinds=("order",), rounds=1, rng=seeded(seed))
+
+    assert ask(1) == ask(1)
+    assert ask(1) != ask(2)
+
+
+@given(st.integers(2, 60), st.integers(0, 5))
+def test_no_picture_is_in_two_cases_and_a_case_asks_open_and_closed(count: int, seed: int) -> None:
+    cases = ask_cases(pictures(count), rng=seeded(seed))
+    assert len(cases) == count // 2
+    used = [{shown.name for question in case for shown in question.pictures} for case in cases]
+    assert sum(map(len, used)) == len(set().union(*used)) == 2 * len(cases)
+    for case in cases:
+        assert {question.answer_type for question in case} == {"OPEN", "CLOSED"}
+        assert len(case) == 3
+
+
+def test_held_out_questions_are_open_and_closed_in_about_equal_parts() -> None:
+    cases = ask_cases(pictures(200), rng=seeded(0))
+    kinds = Counter(question.answer_type for case in cases for question in case)
+    assert kinds["OPEN"] + kinds["CLOSED"] == 300
+    assert 130 <= kinds["CLOSED"] <= 150
