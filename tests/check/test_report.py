@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem.check import Finding, Report, Severity, abridge, raise_if_faults
@@ -19,6 +19,7 @@ def finding(code: str, severity: Severity = Severity.FAULT, cause: Cause = "data
 kinds = st.tuples(st.sampled_from(["image-missing", "duplicate-id"]), st.sampled_from(list(Severity)))
 
 
+@settings(deadline=None)
 @given(st.lists(kinds, max_size=60), st.integers(1, 8))
 def test_what_is_shown_and_what_is_said_to_be_left_out_add_up(
     given_kinds: list[tuple[str, Severity]], most: int

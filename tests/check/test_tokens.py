@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem.check.tokens import read_tokenizer
@@ -16,6 +16,7 @@ from tandem.model.loading import load_tokenizer
 from tandem.model.prompt import Turn, encode_prompt
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=3))
 def test_its_ids_are_those_of_transformers(sound_model: Path, texts: list[str]) -> None:
     texts = [*texts, "<|im_start|>user\n<img><IMG_CONTEXT></img> Look: ### The final answer is: 10²<|im_end|>\n"]

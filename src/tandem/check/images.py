@@ -14,6 +14,8 @@ from tandem.model.images import probe_image
 _THREADS_PER_CORE = 2
 """Reading waits for the disk while decoding holds a core. Threads, because Pillow decodes without the interpreter's
 lock: on two cores they were faster than processes, which have to start and import first."""
+_MOST_THREADS = 32
+"""Each may hold one decoded image, of up to 256 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,8 @@ class ImageFacts:
 def inspect_images(paths: Iterable[Path], *, cpu_count: int) -> dict[Path, ImageFacts]:
     """Decode and hash each distinct image file."""
     distinct = sorted(set(paths))
-    with ThreadPoolExecutor(max_workers=max(1, cpu_count) * _THREADS_PER_CORE) as pool:
+    threads = min(_MOST_THREADS, max(1, cpu_count) * _THREADS_PER_CORE)
+    with ThreadPoolExecutor(max_workers=threads) as pool:
         return dict(zip(distinct, pool.map(_inspect, distinct), strict=True))
 
 
