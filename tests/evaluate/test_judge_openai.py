@@ -183,7 +183,8 @@ class TestCache:
 
     def test_an_unclear_reply_is_not_kept(self, bench: Callable[..., Bench], cache: JudgeCache) -> None:
         one = bench(FakeReply(content="perhaps"), FakeReply(content="No", finish_reason="length"), cache=cache)
-        assert [one.ask().verdict, one.ask().verdict, one.ask().verdict] == ["unscored", "unscored", "right"]
+        assert [one.ask().verdict for _ in range(4)] == ["unscored", "unscored", "right", "right"]
+        assert len(one.server.requests) == 3
 
     def test_other_settings_have_replies_of_their_own(self, bench: Callable[..., Bench], cache: JudgeCache) -> None:
         one = bench(cache=cache)

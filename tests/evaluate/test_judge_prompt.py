@@ -80,7 +80,17 @@ def test_the_originals_prompt_has_its_shape() -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    ['{"verdict": "right"}', ' {"verdict":"Right"}\n', "right", "Yes.", "YES", "yes\n", '{\n "verdict": "yes"\n}'],
+    [
+        '{"verdict": "right"}',
+        ' {"verdict":"Right"}\n',
+        '{\n "verdict": "yes"\n}',
+        '```json\n{"verdict": "right"}\n```',
+        '```{"verdict": "right"}```',
+        "right",
+        "Yes.",
+        "YES",
+        "yes\n",
+    ],
 )
 def test_a_clear_yes_is_right(reply: str) -> None:
     assert parse_reply("tandem", reply) == "right"
@@ -110,6 +120,10 @@ def test_a_clear_no_is_wrong(reply: str) -> None:
         '{"verdict": true}',
         '{"verdict": "righ',
         '"right"',
+        '```json\n{"verdict": "right"}',
+        '```json\n{"verdict": "right"}\n```\n```json\n{"verdict": "wrong"}\n```',
+        "```",
+        "``````",
         "[" * 4000,
         '{"verdict":' + "[" * 4000,
         '{"verdict":' + "{" * 4000,

@@ -68,6 +68,13 @@ def test_all_right_or_all_wrong_is_not_taken_for_certainty(value: float) -> None
     assert high - low == pytest.approx(0.037, abs=0.001)  # Wilson at 100 of 100: [0.963, 1]
 
 
+def test_even_a_single_resample_cannot_leave_the_mean_outside() -> None:
+    metric = of_cases(*[float(index % 3 == 0) for index in range(40)], settings=StatisticsSettings(resamples=1))
+    low, high = ends(metric)
+    assert metric.value is not None
+    assert low <= metric.value <= high
+
+
 def test_below_ten_cases_the_interval_is_wilsons() -> None:
     metric = of_cases(1, 1, 1, 0, 0)
     assert ends(metric) == wilson(0.6, 5)

@@ -67,8 +67,9 @@ def build_request(settings: JudgeSettings, question: str, reference: str, predic
 def parse_reply(protocol: Literal["tandem", "original"], reply: str) -> Literal["right", "wrong"] | None:
     """Read a verdict; None if there is none.
 
-    tandem: the reply is one JSON object with the single key verdict, or one word (right, wrong, yes, no),
-    in any case, with nothing around it but white space and one full stop. original: right if "yes" occurs
+    tandem: the reply is one JSON object with the single key verdict (in a Markdown code block or not), or one
+    word (right, wrong, yes, no) with at most a full stop; any case, and nothing around it but white space.
+    original: right if "yes" occurs
     anywhere in the lower-cased reply, else wrong, and so never None.
     """
     if protocol == "original":
@@ -76,6 +77,8 @@ def parse_reply(protocol: Literal["tandem", "original"], reply: str) -> Literal[
     text = reply.strip()
     if len(text) > _LONGEST_VERDICT:
         return None
+    if text.startswith("```") and text.endswith("```"):
+        text = text[3:-3].removeprefix("json").strip()
     if not text.startswith("{"):
         return _WORDS.get(text.removesuffix(".").lower())
     try:
@@ -108,16 +111,8 @@ def _fenced(question: str, reference: str, prediction: str) -> tuple[dict[str, s
 
 
 def _fence(*texts: str) -> str:
-    """A code that none of the texts contains, the same for the same texts.
-
-    It depends on every character of the prediction, so that a prediction cannot have been written to hold it.
-    """
-    salt = 0
-    while True:
-        fence = hashlib.sha256(json.dumps([salt, *texts]).encode()).hexdigest()[:24]
-        if not any(fence in text for text in texts):
-            return fence
-        salt += 1
+    """A code that cannot be written into any of the texts, since it depends on every character of them."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:24]
 
 
 def _original(reference: str, prediction: str) -> tuple[dict[str, Any], ...]:
