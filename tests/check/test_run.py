@@ -50,9 +50,10 @@ def test_a_sound_run_has_no_finding_and_states_its_figures(trial: Trial) -> None
 
 
 def test_a_missing_model_is_named(trial: Trial) -> None:
-    trial.spec["model"]["source"] = "nowhere"
+    trial.spec["model"]["source"] = "./nowhere"
     fault = only(trial.check(), "model-missing").fault
-    assert fault.where == "spec.model.source: nowhere"
+    assert fault.where == "spec.model.source: ./nowhere"
+    assert "hub" not in fault.remedy
 
 
 def test_a_hub_model_without_revision_is_told_to_name_its_commit(trial: Trial) -> None:

@@ -55,7 +55,7 @@ def check_base(spec: ModelSpec, sources: Sources, findings: Collector) -> Base:
 
 def _add_missing(spec: ModelSpec, findings: Collector) -> None:
     remedy = "Mend the path (relative paths start at the Run file's folder)."
-    if spec.revision is None and "://" not in spec.source:
+    if spec.revision is None and "://" not in spec.source and not spec.source.startswith((".", "/", "~")):
         remedy += " For a model of the hub, add model.revision with its commit: a branch can move."
     findings.add("model-missing", where=f"{_SOURCE}: {spec.source}", what="is not on this machine", remedy=remedy)
 
