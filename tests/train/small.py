@@ -8,7 +8,11 @@ import os
 import random
 import socket
 import sys
+import time
+import traceback
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ SETTINGS: Settings = {
     "lora": {"r": 4, "alpha": 8, "dropout": 0.0},
     "tiles": {"max": 2},
     "maxLength": 160,
-    "batch": {"globalSize": 6, "packedTokens": 320},
+    "batch": {"globalSize": 5, "packedTokens": 320},
     "optimizer": {"learningRate": 4e-3},
     "steps": 4,
     "precision": "float32",
@@ -40,7 +44,7 @@ def write_data(folder: Path, *, samples: int, seed: int = 0) -> None:
     """Images of one colour, questions of various lengths with one, two and no images; meta.json and val.json."""
     from PIL import Image
 
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311
     (folder / "images").mkdir(parents=True, exist_ok=True)
     colours = ["red", "green", "blue"]
     lines = []
@@ -74,16 +78,12 @@ def merge(settings: Settings, changes: Settings) -> Settings:
 
 
 def start_ranks(job: RankJob) -> list[BaseProcess]:
-    """Start the processes that torchrun would start, forked from this one, which has imported what they need."""
-    import deepspeed  # noqa: F401 - so that no child has to
-    import peft  # noqa: F401
-
+    """Start the processes that torchrun would start."""
     job.work.mkdir(parents=True, exist_ok=True)
     write_job(job.work / "job.json", job)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
     processes: list[BaseProcess] = []
     for rank in range(job.train.ranks):
         environment = {
@@ -94,7 +94,7 @@ def start_ranks(job: RankJob) -> list[BaseProcess]:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        process = context.Process(target=_be_rank, args=(job.work / "job.json", environment))
+        process = clean_processes().Process(target=_be_rank, args=(job.work / "job.json", environment))
         process.start()
         processes.append(process)
     return processes
@@ -142,3 +142,38 @@ def adapter_bytes(job: RankJob) -> bytes:
 
 def metrics_of(job: RankJob) -> list[dict[str, float]]:
     return [json.loads(line) for line in (job.output / "metrics.jsonl").read_text().splitlines()]
+
+
+def in_child(body: Callable[[RankJob], None], job: RankJob) -> None:
+    """Run in a process of its own, for Trainer leaves its state behind; fails with the child's traceback."""
+    receiving, sending = clean_processes().Pipe(duplex=False)
+    child = clean_processes().Process(target=_report, args=(body, job, sending))
+    child.start()
+    child.join()
+    assert receiving.poll(), f"the child ended with {child.exitcode}"
+    failure = receiving.recv()
+    assert not failure, failure
+
+
+def _report(body: Callable[[RankJob], None], job: RankJob, sending: Connection) -> None:
+    try:
+        body(job)
+    except BaseException:  # noqa: BLE001
+        sending.send(traceback.format_exc())
+    else:
+        sending.send("")
+
+
+def clean_processes() -> ForkServerContext:
+    """Processes forked from one that has imported everything and done nothing: a test's own threads stay out."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.train.imported"])
+    return context
+
+
+def wait_for(condition: Callable[[], bool], processes: list[BaseProcess]) -> None:
+    """Look again and again until the condition holds; fails if the processes end first."""
+    while not condition():
+        assert any(process.is_alive() for process in processes), "the processes ended first"
+        time.sleep(0.01)

@@ -193,6 +193,7 @@ class StepLoader:
             batch_size=None,
             sampler=range(self.first, self.steps),
             num_workers=self.workers,
+            multiprocessing_context="fork" if self.workers else None,
             pin_memory=torch.cuda.is_available(),
             # A generator of its own: the default one would draw from the state that dropout goes on from.
             generator=torch.Generator().manual_seed(0),

@@ -98,7 +98,7 @@ def describe_arguments(train: TrainSpec, *, steps: int, folder: Path, seed: int)
         ignore_data_skip=True,  # StepLoader starts at the right step by itself
         seed=seed,
         use_cpu=not cuda,
-        ddp_backend=None if cuda else "gloo",
+        ddp_backend="gloo" if train.ranks > 1 and not cuda else None,
         ddp_find_unused_parameters=False,
         deepspeed=describe_zero(train),
     )
