@@ -57,12 +57,15 @@ def check(
     file: RunFile,
     store: Annotated[str, typer.Option("--store", envvar="TANDEM_STORE", help="Also look at this store.")] = "",
     strict: Annotated[bool, typer.Option(help="Treat warnings as faults.")] = False,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", help="GiB of one GPU that the Run is meant for, to compare with.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print findings and facts as JSON.")] = False,
 ) -> None:
     """Find everything that is wrong with a Run and its inputs, before a model is loaded."""
     from tandem.cli.check import check_file
 
-    raise typer.Exit(check_file(file, store or None, strict=strict, as_json=json))
+    raise typer.Exit(check_file(file, store or None, strict=strict, gpu_memory=gpu_memory, as_json=json))
 
 
 @app.command("list")

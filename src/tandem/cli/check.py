@@ -8,17 +8,20 @@ from pathlib import Path
 from tandem.check.report import Report, Severity, abridge, raise_if_faults
 from tandem.check.run import check_run
 from tandem.cli.console import print_json, print_text, tell
-from tandem.cli.gpus import list_gpu_memory
 from tandem.cli.places import cache_folder
 from tandem.errors import TandemError
 from tandem.inputs import Resolver
 from tandem.spec import Submission, load_run
 
 
-def check_file(path: Path, store_url: str | None, *, strict: bool, as_json: bool) -> int:
-    """Print every finding and what would be run; the exit code says whether it could be."""
+def check_file(path: Path, store_url: str | None, *, strict: bool, gpu_memory: float | None, as_json: bool) -> int:
+    """Print every finding and what would be run; the exit code says whether it could be.
+
+    `gpu_memory` (GiB) is that of the GPUs that the Run is meant for: they need not be in this machine.
+    """
     submission = load_run(path)
-    report = check_submission(submission, store_url, strict=strict)
+    memory = None if gpu_memory is None else int(gpu_memory * 2**30)
+    report = check_submission(submission, store_url, strict=strict, gpu_memory=memory, gpus=0)
     code = 0
     try:
         raise_if_faults(report)
@@ -34,16 +37,17 @@ def check_file(path: Path, store_url: str | None, *, strict: bool, as_json: bool
     return code
 
 
-def check_submission(submission: Submission, store_url: str | None, *, strict: bool) -> Report:
-    """Look at everything a Run needs on this machine."""
-    memory = list_gpu_memory()
+def check_submission(
+    submission: Submission, store_url: str | None, *, strict: bool, gpu_memory: int | None, gpus: int
+) -> Report:
+    """Look at everything a Run needs; `gpus` is 0 if it will not run on this machine."""
     report = check_run(
         submission,
         sources=Resolver(folder=submission.folder, cache=cache_folder()),
         store_url=store_url,
         environment=os.environ,
-        gpu_memory=min(memory, default=None),
-        gpus=len(memory),
+        gpu_memory=gpu_memory,
+        gpus=gpus,
         cpu_count=len(os.sched_getaffinity(0)),
     )
     return report.strictly() if strict else report

@@ -14,6 +14,7 @@ from pathlib import Path
 from tandem.check.report import raise_if_faults
 from tandem.cli.check import check_submission, print_findings
 from tandem.cli.console import print_json, print_text, tell, tell_stage_line
+from tandem.cli.gpus import list_gpu_memory
 from tandem.cli.places import LOCAL, cache_folder, hold_run, scratch_folder
 from tandem.control.local import LocalBackend
 from tandem.control.loop import drive
@@ -41,7 +42,8 @@ INTERRUPTED = Outcome(
 def run_file(path: Path, store_url: str, *, again: bool, strict: bool, as_json: bool) -> int:
     """Check, record, and bring the Run to its end; its figures are printed, and its exit code is returned."""
     submission = load_run(path)
-    report = check_submission(submission, store_url, strict=strict)
+    gpus = list_gpu_memory()
+    report = check_submission(submission, store_url, strict=strict, gpu_memory=min(gpus, default=None), gpus=len(gpus))
     print_findings(report)
     raise_if_faults(report)
     store = open_store(store_url)

@@ -31,7 +31,7 @@ class JudgeSettings:
     temperature: float = 0.0
     """Not used by protocol original, which fixes its own 0.9 and sends neither seed nor token limit."""
     seed: int | None = 0
-    max_tokens: int = 16
+    max_tokens: int = 64
     concurrency: int = 16
     timeout_seconds: float = 60.0
     max_retries: int = 5

@@ -11,8 +11,8 @@ from tandem.errors import Fault
 from tandem.spec import canonical_json
 from tandem.store import AlreadyThere, Corrupt, Manifest, NotThere, Store
 from tandem.store.files import digest_of, require_equal
-from tandem.store.layout import EXIT, MANIFEST, RunPlace
-from tandem.store.manifest import decode_manifest
+from tandem.store.layout import EXIT, RunPlace
+from tandem.store.manifest import MANIFEST, decode_manifest
 
 
 class Tree(BaseModel):

@@ -52,7 +52,7 @@ class JudgeSpec(Section):
     """Sampling temperature of the judge. 0: as repeatable as the server can be."""
     seed: int | None = 0
     """Seed sent to the server. None: none is sent."""
-    max_tokens: int = Field(default=16, ge=1)
+    max_tokens: int = Field(default=64, ge=1)
     """Longest reply, in tokens."""
     concurrency: int = Field(default=16, ge=1, le=1024)
     """Calls under way at once."""

@@ -12,6 +12,7 @@ from tandem.evaluate.generate import Progress
 from tandem.evaluate.job import GenerateJob
 from tandem.evaluate.run_generate import run_generate
 from tandem.inputs.resolve import require
+from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
 from tandem.record.commit import Commit, Tree, fetch_files, read_commit, read_file
 from tandem.record.evaluation import find_evaluation
@@ -24,6 +25,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tandem.jso
 
 def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     """Generate this attempt's shard into the output folder."""
+    be_quiet()
     _, name, shard = context.facts.stage.split("/")
     evaluation, checkpoint = find_evaluation(context.spec, name)
     train = context.spec.train

@@ -20,6 +20,7 @@ from tandem.evaluate.score import Scoring, score_predictions
 from tandem.evaluate.shards import merge_shards, require_equal_settings
 from tandem.evaluate.statistics import StatisticsSettings
 from tandem.inputs.references import PACKAGED_ENCODERS
+from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
 from tandem.record.commit import read_commit, read_file, read_tree
 from tandem.record.evaluation import find_evaluation
@@ -32,6 +33,7 @@ ORIGINAL_NEW_TOKENS = 1024
 
 def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     """Score one evaluation into the output folder: samples.jsonl, result.json and the settings used."""
+    be_quiet()
     _, name, score_id = context.facts.stage.split("/")
     entry, _ = find_evaluation(context.spec, name)
     place = context.facts.place

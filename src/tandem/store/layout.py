@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 EXIT = "exit.json"
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from tandem.errors import TandemError
+from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome, describe_failure, write_outcome
+from tandem.process import die_with_parent
 from tandem.train.job import RankJob, read_job
 from tandem.train.ranks import connect, disconnect, read_ranks
 
@@ -31,6 +32,7 @@ class StopFlag:
 
 def main(arguments: Sequence[str]) -> int:
     """Train as one rank, leave an outcome file whatever happens, and return the exit code."""
+    die_with_parent(os.getppid())
     flag = StopFlag()
     signal.signal(signal.SIGTERM, flag.raise_)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
 def _run(job: RankJob, flag: StopFlag) -> Outcome:
     ranks = read_ranks()
     try:
-        _be_offline_and_quiet()
+        os.environ["HF_HUB_OFFLINE"] = "1"  # everything was fetched before this process was started
+        be_quiet()
         from tandem.train.recipe import run_training
 
         connect(ranks, expected=job.train.ranks)
@@ -63,22 +66,6 @@ def _run(job: RankJob, flag: StopFlag) -> Outcome:
         traceback.print_exc()
         return describe_failure(error)
     return DONE
-
-
-def _be_offline_and_quiet() -> None:
-    """Everything was fetched before: a training asks no hub, and its log is its own."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-    os.environ["ACCELERATE_LOG_LEVEL"] = "ERROR"
-    warnings.filterwarnings("ignore", category=FutureWarning)  # between libraries
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

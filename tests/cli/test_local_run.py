@@ -1,0 +1,236 @@
+"""A Run on this machine, through the command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.small import write_small_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """A folder with a Run file and a store, and the environment of its user."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def tandem(self, *arguments: str) -> Answer:
+        done = subprocess.run(
+            [sys.executable, "-m", "tandem", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def make_desk(folder: Path) -> Desk:
+    write_small_run(folder)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    environment.pop("TANDEM_STORE", None)
+    return Desk(folder=folder, environment=environment)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A desk whose small Run has ended well."""
+    desk = make_desk(tmp_path_factory.mktemp("desk"))
+    answer = desk.tandem("run", "small.yaml")
+    assert answer.code == 0, answer.err
+    return desk
+
+
+def describe(desk: Desk) -> Any:
+    return json.loads(desk.tandem("show", "small", "-o", "json").out)
+
+
+def test_every_sample_ends_in_the_result(finished: Desk) -> None:
+    (entry,) = describe(finished)["results"]
+    result = entry["result"]
+    assert result["schema"] == "tandem.dev/result/v1"
+    assert result["samples"]["total"] == 3
+    assert result["samples"]["unscored"] == 0
+
+
+def test_show_says_which_judge_was_used_and_where_everything_lies(finished: Desk) -> None:
+    shown = finished.tandem("show", "small").out
+    assert "No model has judged any answer" in shown
+    assert f"Everything lies in {(finished.folder / 'tandem-store').as_uri()}" in shown
+
+
+def test_the_same_command_again_adopts_what_is_committed(finished: Desk) -> None:
+    before = describe(finished)
+    answer = finished.tandem("run", "small.yaml", "-o", "json")
+    assert answer.code == 0
+    assert json.loads(answer.out) == before
+
+
+def test_scoring_again_with_the_same_settings_changes_nothing(finished: Desk) -> None:
+    before = describe(finished)
+    assert finished.tandem("score", "small").code == 0
+    assert describe(finished) == before
+
+
+def test_scoring_with_other_settings_is_kept_beside_the_first(finished: Desk) -> None:
+    (finished.folder / "other.yaml").write_text("bertScore: {layer: 2}\n")
+    answer = finished.tandem("score", "small", "--settings", "other.yaml", "-o", "json")
+    assert answer.code == 0, answer.err
+    first, second = sorted(json.loads(answer.out)["results"], key=lambda entry: entry["result"]["bertscore"] is None)
+    assert first["result"]["bertscore"]["layer"] == 2
+    assert second["result"]["bertscore"] is None
+
+
+def test_wrong_settings_are_one_line(finished: Desk) -> None:
+    (finished.folder / "wrong.yaml").write_text("judge: {kind: oracle}\n")
+    answer = finished.tandem("score", "small", "--settings", "wrong.yaml")
+    assert answer.code == 78
+    assert answer.err.startswith("tandem: wrong.yaml: judge.kind:")
+
+
+def test_changed_data_under_an_unchanged_file_are_refused(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path)
+    assert desk.tandem("run", "small.yaml").code == 0
+    data = desk.folder / "eval.json"
+    data.write_text(data.read_text().replace("Is it blue?", "Is it green?"))
+    answer = desk.tandem("run", "small.yaml")
+    assert answer.code == 78
+    assert "spec.evals[base].data: eval.json: has changed since this Run was first submitted" in answer.err
+    assert desk.tandem("run", "small.yaml", "--again").code == 0
+    assert len(json.loads(desk.tandem("list", "-o", "json").out)) == 2
+
+
+def test_every_fault_is_said_before_anything_starts(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path)
+    (desk.folder / "images" / "1.png").write_bytes((desk.folder / "images" / "1.png").read_bytes()[:60])
+    (desk.folder / "images" / "2.png").unlink()
+    answer = desk.tandem("run", "small.yaml")
+    assert answer.code == 65
+    assert "1.png" in answer.err
+    assert "2.png" in answer.err
+    assert not (desk.folder / "tandem-store" / "runs").exists()
+
+
+def test_an_unknown_run_and_an_unusable_store_are_one_line_each(finished: Desk) -> None:
+    for arguments, code in (
+        (("show", "nothing"), 78),
+        (("show", "small", "--store", "ftp://x"), 78),
+        (("run", "missing.yaml"), 78),
+    ):
+        answer = finished.tandem(*arguments)
+        assert answer.code == code
+        assert len(answer.err.splitlines()) == 1
+
+
+def test_schema_and_help_are_instant_and_complete(finished: Desk) -> None:
+    schema = json.loads(finished.tandem("schema").out)
+    assert schema["properties"]["kind"]["const"] == "Run"
+    helped = finished.tandem("--help").out
+    for command in ("run", "check", "list", "show", "logs", "score", "push", "schema", "demo"):
+        assert f"  {command} " in helped
+
+
+def test_a_pushed_folder_is_found_by_its_digest(finished: Desk) -> None:
+    first = finished.tandem("push", "base")
+    second = finished.tandem("push", "base")
+    assert first.code == 0
+    assert first.out == second.out
+    assert "/inputs/sha256/" in first.out
+
+
+def test_an_interrupted_run_leaves_nothing_running_and_goes_on(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tandem", "run", "small.yaml"],
+        cwd=desk.folder,
+        env=desk.environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "tandem-store" in line:
+            break
+    _wait_for_child(process.pid)
+    children = _list_descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    process.stderr.read()
+    assert process.wait(timeout=120) in (130, 0)
+    assert not [pid for pid in children if _is_running(pid)]
+    assert desk.tandem("run", "small.yaml").code == 0
+
+
+def test_a_killed_run_takes_its_attempt_with_it(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tandem", "run", "small.yaml"],
+        cwd=desk.folder,
+        env=desk.environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    _wait_for_child(process.pid)
+    time.sleep(0.5)  # the child ties itself to its parent in its first moments
+    children = _list_descendants(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(_is_running(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in children if _is_running(pid)]
+    assert desk.tandem("run", "small.yaml").code == 0
+
+
+def _wait_for_child(pid: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(b"\0stage\0" in _command_line(child) for child in _list_descendants(pid)):
+            return
+        time.sleep(0.05)
+    raise AssertionError("no attempt was started")
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _list_descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return found
+    for child in map(int, children):
+        found += [child, *_list_descendants(child)]
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
