@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +61,21 @@ def test_the_same_seed_gives_the_same_bytes_at_another_place(made: Path, tmp_pat
     assert digests(tmp_path / "deep" / "again") == digests(made)
 
 
-def test_another_seed_replaces_what_was_there(tmp_path: Path) -> None:
+def test_another_seed_replaces_data_and_base_and_leaves_the_rest(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     prepare_demo(folder, seed=0, recipe=SMALL)
     before = digests(folder)
-    (folder / "left-over").touch()
+    (folder / "store").mkdir()
+    (folder / "store" / "results").write_text("mine")
+    (folder / "data" / "left-over").touch()
     said: list[str] = []
     prepare_demo(folder, seed=1, recipe=SMALL, report=said.append)
     after = digests(folder)
     assert after["data/heldout.json"] != before["data/heldout.json"]
     assert json.loads((folder / STAMP).read_text())["seed"] == 1
-    assert not (folder / "left-over").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert not (folder / "data" / "left-over").exists()
+    assert (folder / "store" / "results").read_text() == "mine"
+    assert {path.name for path in folder.iterdir()} == {"base", "data", "store", STAMP}
     assert said[-1].startswith("step 2 of 2, loss ")
 
 
@@ -87,23 +91,39 @@ def test_an_interrupted_preparation_leaves_what_was_there_before(
         with pytest.raises(KeyboardInterrupt):
             prepare_demo(folder, seed=7, recipe=SMALL)
     assert digests(made) == before
-    assert list(tmp_path.iterdir()) == []
-    assert [path.name for path in made.parent.iterdir()] == ["demo"]
+    assert list((tmp_path / "demo").iterdir()) == []
+    assert {path.name for path in made.iterdir()} == {"base", "data", STAMP}
 
 
-def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(BadConfiguration, match="holds something that is not the demo's"):
+def test_an_exchange_that_broke_off_is_made_again(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(made, folder)
+    renaming = Path.rename
+
+    def break_off(self: Path, target: Path) -> Path:
+        if target == folder / "base":
+            raise KeyboardInterrupt
+        return renaming(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_demo(folder, seed=7, recipe=SMALL)
+    prepare_demo(folder, seed=0, recipe=SMALL)
+    assert digests(folder) == digests(made)
+
+
+@pytest.mark.parametrize("name", ["data", "base"])
+def test_data_and_models_that_are_not_the_demos_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    with pytest.raises(BadConfiguration, match=f"/{name}: was not made by the demo"):
         prepare_demo(tmp_path, seed=0, recipe=SMALL)
-    with pytest.raises(BadConfiguration):
+    assert (tmp_path / name / "thesis.txt").read_text() == "mine"
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(BadConfiguration, match=r"thesis\.txt: was not made by the demo"):
         prepare_demo(tmp_path / "thesis.txt", seed=0, recipe=SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "write_data", lambda folder, *, seed: None)
-    monkeypatch.setattr(prepare_module, "read_meta", lambda path: None)
-    monkeypatch.setattr(prepare_module, "read_samples", lambda meta: [])
-    monkeypatch.setattr(prepare_module, "train_base", lambda *args, **others: 0.0)
-    prepare_demo(tmp_path, seed=0, recipe=SMALL)
-    assert (tmp_path / STAMP).is_file()

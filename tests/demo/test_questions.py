@@ -92,19 +92,24 @@ def test_of_two_different_digits_one_is_smaller_and_the_other_larger(first: int,
 
 
 @given(st.integers(2, 40), st.integers(1, 3), st.integers(0, 5))
-def test_each_kind_asks_about_every_picture(count: int, rounds: int, seed: int) -> None:
-    questions = ask_all(pictures(count), kinds=KINDS, rounds=rounds, rng=seeded(seed))
+def test_each_kind_asks_about_every_picture_as_often_as_it_is_told_to(count: int, times: int, seed: int) -> None:
+    questions = ask_all(pictures(count), kinds=dict.fromkeys(KINDS, times), rng=seeded(seed))
     by_kind = Counter(question.kind for question in questions)
-    assert by_kind["name"] == by_kind["even"] == count
-    assert by_kind["order"] == rounds * count
-    assert by_kind["larger"] <= rounds * count
-    places = Counter((q.pictures[0], 0) for q in questions if q.kind == "order")
-    assert set(places.values()) == {rounds}
+    assert by_kind["name"] == by_kind["even"] == by_kind["order"] == times * count
+    assert by_kind["larger"] <= times * count
+    assert by_kind["smaller"] <= times * count
+    for place in (0, 1):
+        shown = Counter(question.pictures[place] for question in questions if question.kind == "order")
+        assert set(shown.values()) == {times}
+
+
+def test_kinds_that_are_not_named_are_not_asked() -> None:
+    assert {question.kind for question in ask_all(pictures(9), kinds={"even": 1}, rng=seeded(0))} == {"even"}
 
 
 def test_the_same_seed_asks_the_same_and_another_seed_otherwise() -> None:
     def ask(seed: int) -> list[Question]:
-        return ask_all(pictures(20), kinds=("order",), rounds=1, rng=seeded(seed))
+        return ask_all(pictures(20), kinds={"order": 1}, rng=seeded(seed))
 
     assert ask(1) == ask(1)
     assert ask(1) != ask(2)

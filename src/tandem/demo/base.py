@@ -38,6 +38,8 @@ class BaseRecipe:
     """Samples of one step."""
     learning_rate: float = 2e-3
     """The highest; it rises over the first tenth of the steps and falls to nothing."""
+    threads: int = 2
+    """Of torch, however many cores there are: another number adds sums up in another order."""
 
 
 def train_base(
@@ -53,7 +55,7 @@ def train_base(
 
     corpus is what its tokenizer learns words from, beside the samples' own texts. report gets each step and its
     loss. Returns the mean loss of the last ten steps. The same arguments give the same bytes on the same machine:
-    torch computes with one thread here, and random draws depend on the seed alone.
+    the number of threads is fixed, and random draws depend on the seed alone.
     Raises BadData if samples do not fit, and what reading the meta file raises.
     """
     recipe = recipe or BaseRecipe()
@@ -69,23 +71,22 @@ def train_base(
         corpus=[*SMALL_CORPUS, *corpus, *(turn.text for sample in samples for turn in sample.turns)],
         vocabulary=1024,
     )
-    with _one_thread():
+    with _fix_threads(recipe.threads):
         losses = _train(folder, samples, seed=seed, recipe=recipe, report=report)
     last = losses[-10:]
     return sum(last) / len(last)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over several threads may be added up in another order."""
+def _fix_threads(number: int) -> Iterator[None]:
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _train(

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tandem.demo.digits import draw_digits
-from tandem.demo.questions import TAUGHT_TO_BASE, Kind, Question, ask_all, ask_cases
+from tandem.demo.questions import TAUGHT_TO_ADAPTER, TAUGHT_TO_BASE, Question, ask_all, ask_cases
 
-TAUGHT_TO_ADAPTER: tuple[Kind, ...] = ("name", "even", "order", "larger")
 FINAL_ANSWER = "### The final answer is: {answer}"
 
 BASE_META = "base.meta.json"
@@ -22,13 +21,18 @@ HELDOUT = "heldout.json"
 def write_data(folder: Path, *, seed: int) -> None:
     """Write images, meta files with their JSON lines, and the evaluation file into `folder`, by `seed` alone."""
     pictures = draw_digits(folder, seed=seed)
-    rng = random.Random(seed + 1)  # noqa: S311
-    base = ask_all(pictures["base"], kinds=TAUGHT_TO_BASE, rounds=1, rng=rng)
+    base = ask_all(pictures["base"], kinds=TAUGHT_TO_BASE, rng=_draw_for("base", seed))
     _write_training(folder, BASE_META, [(question, question.plain) for question in base])
-    for name, split, rounds in ((TRAIN_META, "train", 2), (VALIDATION_META, "validation", 1)):
-        questions = ask_all(pictures[split], kinds=TAUGHT_TO_ADAPTER, rounds=rounds, rng=rng)
+    once = dict.fromkeys(TAUGHT_TO_ADAPTER, 1)
+    for name, split, kinds in ((TRAIN_META, "train", TAUGHT_TO_ADAPTER), (VALIDATION_META, "validation", once)):
+        questions = ask_all(pictures[split], kinds=kinds, rng=_draw_for(split, seed))
         _write_training(folder, name, [(question, _reason_first(question)) for question in questions])
-    _write_heldout(folder / HELDOUT, ask_cases(pictures["heldout"], rng=rng))
+    _write_heldout(folder / HELDOUT, ask_cases(pictures["heldout"], rng=_draw_for("heldout", seed)))
+
+
+def _draw_for(split: str, seed: int) -> random.Random:
+    """Each set draws for itself, so that a change of one leaves the others as they were."""
+    return random.Random(f"{seed} {split}")  # noqa: S311
 
 
 def _reason_first(question: Question) -> str:

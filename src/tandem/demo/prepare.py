@@ -17,6 +17,7 @@ VERSION = 1
 """Of the files that are written; to be raised whenever pictures, questions or the way of training change."""
 
 STAMP = "demo.json"
+PARTS = ("data", "base")
 
 
 def prepare_demo(
@@ -29,8 +30,8 @@ def prepare_demo(
     """Write data/ (pictures, meta files, JSON lines, the evaluation file) and base/ (a trained model) into `folder`.
 
     What was made before with the same version, seed and recipe stays as it is; what was made otherwise is
-    replaced. The folder appears complete or not at all. report gets a line now and then.
-    Raises BadConfiguration if the folder holds something else, or if scikit-learn is missing.
+    replaced once all of it is ready. Whatever else lies in the folder is left alone. report gets a line now and then.
+    Raises BadConfiguration if data/ or base/ are there but not the demo's, or if scikit-learn is missing.
     """
     recipe = recipe or BaseRecipe()
     stamp = {"version": VERSION, "seed": seed, "recipe": asdict(recipe)}
@@ -38,26 +39,38 @@ def prepare_demo(
         report(f"{folder} is complete: nothing to do")
         return
     _refuse_foreign(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as room:
-        made, replaced = Path(room, "made"), Path(room, "replaced")
-        data = made / "data"
-        data.mkdir(parents=True)
-        report("drawing 1,797 handwritten digits and asking questions about them")
-        write_data(data, seed=seed)
-        report("training the base model in full, so that it can read digits (about a minute)")
-        train_base(
-            data / BASE_META,
-            made / "base",
-            seed=seed,
-            corpus=[turn.text for sample in read_samples(read_meta(data / TRAIN_META)) for turn in sample.turns],
-            recipe=recipe,
-            report=lambda step, loss: _report_step(step, recipe.steps, loss, report),
-        )
-        (made / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(replaced)
-        made.rename(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as room:
+        made = Path(room, "made")
+        _make(made, seed=seed, recipe=recipe, report=report)
+        _exchange(made, folder, Path(room, "replaced"))
+    _write_stamp(folder, stamp)
+
+
+def _make(made: Path, *, seed: int, recipe: BaseRecipe, report: Callable[[str], None]) -> None:
+    data = made / "data"
+    data.mkdir(parents=True)
+    report("drawing 1,797 handwritten digits and asking questions about them")
+    write_data(data, seed=seed)
+    report("training the base model in full, so that it can read digits (about a minute)")
+    train_base(
+        data / BASE_META,
+        made / "base",
+        seed=seed,
+        corpus=[turn.text for sample in read_samples(read_meta(data / TRAIN_META)) for turn in sample.turns],
+        recipe=recipe,
+        report=lambda step, loss: _report_step(step, recipe.steps, loss, report),
+    )
+
+
+def _exchange(made: Path, folder: Path, replaced: Path) -> None:
+    """Put what was made in the place of what was there; until the right stamp is written it counts as incomplete."""
+    _write_stamp(folder, {})
+    replaced.mkdir()
+    for name in PARTS:
+        if (folder / name).exists():
+            (folder / name).rename(replaced / name)
+        (made / name).rename(folder / name)
 
 
 def _report_step(step: int, steps: int, loss: float, report: Callable[[str], None]) -> None:
@@ -72,12 +85,16 @@ def _read_stamp(folder: Path) -> object:
         return None
 
 
+def _write_stamp(folder: Path, stamp: object) -> None:
+    (folder / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+
+
 def _refuse_foreign(folder: Path) -> None:
-    if folder.exists() and not (folder / STAMP).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    where = [folder] if folder.exists() and not folder.is_dir() else []
+    if not (folder / STAMP).is_file():
+        where += [folder / name for name in PARTS if (folder / name).exists()]
+    if where:
+        remedy = "Choose another folder for the demo, or move it away"
         raise BadConfiguration(
-            Fault(
-                where=str(folder),
-                what="holds something that is not the demo's",
-                remedy="Choose another folder, or empty this one",
-            )
+            [Fault(where=str(path), what="was not made by the demo", remedy=remedy) for path in where]
         )

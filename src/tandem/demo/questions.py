@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["name", "even", "order", "smaller", "larger"]
 
-TAUGHT_TO_BASE: tuple[Kind, ...] = ("name", "even", "order", "smaller")
-"""The base knows which of two digits is smaller, but was never asked which is larger: the adapter learns that."""
+TAUGHT_TO_BASE: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "order": 1, "smaller": 2})
+"""How many times each picture is asked about in each way. The base knows which of two digits is smaller, but was
+never asked which is larger: the adapter learns that."""
+
+TAUGHT_TO_ADAPTER: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "order": 1, "larger": 4})
+"""What the base knows already needs practice in the new format only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +115,21 @@ def _compare(kind: Literal["smaller", "larger"], first: Picture, second: Picture
     )
 
 
-def ask_all(pictures: Sequence[Picture], *, kinds: Sequence[Kind], rounds: int, rng: random.Random) -> list[Question]:
-    """Ask each kind of question about all pictures; kinds with two pictures anew in every round, with new partners.
+def ask_all(pictures: Sequence[Picture], *, kinds: Mapping[Kind, int], rng: random.Random) -> list[Question]:
+    """Ask about all pictures in random order, in each kind of question as often as `kinds` says.
 
-    At least two pictures are needed. The questions come in random order.
+    Questions about two pictures get new partners each time, but for pairs that cannot be compared. At least two
+    pictures are needed.
     """
     questions: list[Question] = []
-    for kind in kinds:
-        match kind:
-            case "name":
-                questions += [ask_name(picture) for picture in pictures]
-            case "even":
-                questions += [ask_even(picture) for picture in pictures]
-            case "order" | "smaller" | "larger":
-                for _ in range(rounds):
+    for kind, times in kinds.items():
+        for _ in range(times):
+            match kind:
+                case "name":
+                    questions += [ask_name(picture) for picture in pictures]
+                case "even":
+                    questions += [ask_even(picture) for picture in pictures]
+                case "order" | "smaller" | "larger":
                     questions += _ask_about_pairs(kind, pictures, rng)
     rng.shuffle(questions)
     return questions
