@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +14,7 @@ from tandem.store import Store, open_store, read_manifest
 from tandem.train.checkpoints import (
     Measurement,
     Progress,
+    Restored,
     checkpoint_name,
     find_complete,
     finish_checkpoint,
@@ -44,6 +49,31 @@ def save(tmp_path: Path, store: Store, step: int, *, execution: str = "a", ranks
     prefix = f"{EXECUTIONS}{execution}/checkpoints/{checkpoint_name(step)}"
     upload_checkpoint(store, target, prefix, ONE)
     return prefix
+
+
+class Nodes:
+    """Ranks of several nodes, one on each, as threads that hear each other."""
+
+    def __init__(self, world: int) -> None:
+        self.values: list[Any] = [None] * world
+        self.barrier = threading.Barrier(world, timeout=60)
+
+    def rank(self, number: int) -> Ranks:
+        nodes = self
+
+        class Node(Ranks):
+            def gather(self, value: Any) -> list[Any]:
+                nodes.values[self.rank] = value
+                nodes.barrier.wait()
+                heard = list(nodes.values)
+                nodes.barrier.wait()
+                return heard
+
+        return Node(world=len(self.values), rank=number, local_rank=0, local_world=1)
+
+    def together(self, do: Callable[[Ranks], Any]) -> list[Any]:
+        with ThreadPoolExecutor(len(self.values)) as pool:
+            return list(pool.map(lambda number: do(self.rank(number)), range(len(self.values))))
 
 
 def damage(tmp_path: Path, key: str) -> None:
@@ -124,3 +154,37 @@ def test_only_the_newest_stay_on_disk(tmp_path: Path) -> None:
         (tmp_path / checkpoint_name(step)).mkdir()
     rotate_checkpoints(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1000000", "step-999999"]
+
+
+def test_each_node_stores_its_own_files_and_one_manifest_lists_them_all(tmp_path: Path, store: Store) -> None:
+    prefix = f"{EXECUTIONS}a/checkpoints/{checkpoint_name(2)}"
+
+    def save_part(ranks: Ranks) -> None:
+        written = tmp_path / f"node-{ranks.rank}" / "checkpoint-2"
+        written.mkdir(parents=True)
+        (written / f"state-{ranks.rank}").write_text(str(ranks.rank))
+        target = written.parent / checkpoint_name(2)
+        finish_checkpoint(written, target, progress=progress(2, ranks=2), metrics=None)
+        upload_checkpoint(store, target, prefix, ranks)
+
+    Nodes(2).together(save_part)
+    assert sorted(read_manifest(store, prefix)) == ["progress.json", "state-0", "state-1"]
+
+    def restore(ranks: Ranks) -> Restored | None:
+        return restore_newest(store, EXECUTIONS, tmp_path / f"resume-{ranks.rank}", ranks, ranks_wanted=2)
+
+    for number, restored in enumerate(Nodes(2).together(restore)):
+        assert restored is not None
+        assert restored.folder.parent == tmp_path / f"resume-{number}"
+        assert (restored.folder / "state-1").read_text() == "1"
+
+
+def test_every_node_refuses_what_rank_0_refuses(tmp_path: Path, store: Store) -> None:
+    save(tmp_path, store, 2, ranks=1)
+
+    def restore(ranks: Ranks) -> str:
+        with pytest.raises(BadConfiguration) as caught:
+            restore_newest(store, EXECUTIONS, tmp_path / f"resume-{ranks.rank}", ranks, ranks_wanted=2)
+        return str(caught.value)
+
+    assert len(set(Nodes(2).together(restore))) == 1

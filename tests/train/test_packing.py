@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem.train.packing import (
-    choose_samples,
     count_steps,
     deal_step,
     pack_in_order,
@@ -122,7 +121,7 @@ def test_whole_epochs_use_every_sample_as_often(samples: int, global_size: int, 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 20))
 def test_every_global_batch_is_exact_to_the_sample(samples: int, global_size: int, step: int) -> None:
-    assert len(choose_samples(step, samples=samples, global_size=global_size, seed=3)) == global_size
+    assert len(place_samples(step, samples=samples, global_size=global_size, seed=3)) == global_size
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tandem.train.job import RankJob, write_job
-from tandem.train.recipe import describe_rules
+from tandem.train.ranks import Ranks
+from tandem.train.recipe import describe_rules, prepare_folders
 from tests.train.small import (
     MakeJob,
     adapter_bytes,
@@ -87,6 +88,22 @@ def test_the_record_names_the_checkpoint_with_the_lowest_validation_loss(plain: 
     assert record["checkpoints"]["best"] == {"name": f"step-{best:06d}", "step": best, "loss": measured[best]}
     assert record["checkpoints"]["steps"] == [2, 4]
     assert record["samples"]["used"] == 14
+
+
+@pytest.mark.parametrize("where", ["adapter", "checkpoints/step-000004"])
+def test_the_adapter_and_every_checkpoint_load_as_adapters(plain: RankJob, where: str) -> None:
+    import torch
+
+    from tandem.model.card import read_card
+    from tandem.model.loading import load_adapter, load_base
+
+    folder = plain.output / where
+    adapted = load_adapter(load_base(plain.model_folder, precision="float32", device="cpu"), folder)
+    loaded = {name: weight for name, weight in adapted.state_dict().items() if "lora_" in name}
+    stored = {name.replace(".weight", ".default.weight"): weight for name, weight in weights_of(plain).items()}
+    assert loaded.keys() == stored.keys()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+    assert read_card(folder).seed == 3
 
 
 def test_the_environment_is_recorded(plain: RankJob) -> None:
@@ -177,7 +194,6 @@ def test_nothing_but_the_adapter_changes(make_job: MakeJob) -> None:
 def compare_weights(job: RankJob) -> None:
     from tandem.model import loading
     from tandem.train import attempt
-    from tandem.train.ranks import Ranks
     from tandem.train.recipe import run_training
 
     seen: dict[str, Any] = {}
@@ -297,3 +313,12 @@ def test_another_number_of_ranks_than_the_run_asks_for_is_refused(make_job: Make
 
     with pytest.raises(BadConfiguration, match=r"asks for 2 ranks, but 3 were started"):
         connect(Ranks(world=3, rank=0), expected=2)
+
+
+def test_what_an_earlier_attempt_left_on_this_node_is_cleared_away(make_job: MakeJob) -> None:
+    job = make_job()
+    stale = job.output / "checkpoints" / "step-000900"
+    stale.mkdir(parents=True)
+    prepare_folders(job, Ranks())
+    assert not stale.exists()
+    assert stale.parent.is_dir()

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tandem.errors import BadData
+from tandem.model.loading import load_tokenizer
+from tandem.model.tiles import TileGeometry
 from tandem.spec import TrainSpec
+from tandem.train.corpus import Tolerance, read_corpus
 from tandem.train.ranks import Ranks
-from tandem.train.samples import Length
-from tandem.train.steps import StepPlan, plan_step, plan_validation
-from tests.train.small import SETTINGS, merge
+from tandem.train.samples import Length, ReadingRules
+from tandem.train.steps import Loading, StepLoader, StepPlan, StepSource, plan_step, plan_validation
+from tests.train.small import SETTINGS, merge, write_data
 
 
 def settings(**changes: Any) -> TrainSpec:
@@ -77,3 +82,53 @@ def test_validation_uses_every_sample_once(given_lengths: list[Length], world: i
         for _, sample in batch.places
     ]
     assert sorted(used) == list(range(len(given_lengths)))
+
+
+@pytest.fixture
+def loader(tiny_model: Path, tmp_path: Path) -> StepLoader:
+    write_data(tmp_path, samples=5)
+    tokenizer = load_tokenizer(tiny_model)
+    rules = ReadingRules(max_tiles=2, max_length=160, geometry=TileGeometry(tile_size=56))
+    corpus = read_corpus(tmp_path / "meta.json", tokenizer, rules=rules, tolerance=Tolerance())
+    loading = Loading(corpus=corpus, tokenizer=tokenizer, rules=rules, packed=True, seed=1)
+    return StepLoader(StepSource(loading, None, train=settings(), rank=0), 3)
+
+
+def test_a_loader_that_starts_later_yields_the_same_steps(loader: StepLoader) -> None:
+    import torch
+
+    late = StepLoader(loader.dataset, 3, first=1)
+    assert len(late) == len(loader) == 3
+    steps, later = list(loader), list(late)
+    assert [loaded.step for loaded in later] == [1, 2]
+    for one, same in zip(steps[1:], later, strict=True):
+        assert one.plan == same.plan
+        for batch, again in zip(one.tensors, same.tensors, strict=True):
+            assert all(torch.equal(batch[name], again[name]) for name in batch)
+
+
+def test_loading_draws_nothing_from_the_state_that_dropout_uses(loader: StepLoader) -> None:
+    import torch
+
+    before = torch.get_rng_state()
+    next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_broke_after_the_start_is_named_across_processes(loader: StepLoader, workers: int) -> None:
+    sample = next(sample for sample in loader.dataset.loading.corpus.samples if sample.images)
+    sample.images[0].write_bytes(b"no image")
+    with pytest.raises(BadData, match=r"train\.jsonl:\d") as caught:
+        list(StepLoader(loader.dataset, 3, workers=workers))
+    assert caught.value.faults[0].remedy
+
+
+def test_data_that_changed_after_it_was_measured_is_refused(loader: StepLoader) -> None:
+    from PIL import Image
+
+    sample = next(sample for sample in loader.dataset.loading.corpus.samples if sample.images)
+    wide = Image.open(sample.images[0]).size[0] > 56
+    Image.new("RGB", (56 if wide else 116, 56)).save(sample.images[0])
+    with pytest.raises(BadData, match=r"has no longer the .* tokens"):
+        list(loader)

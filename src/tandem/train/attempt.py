@@ -31,6 +31,7 @@ from tandem.train.corpus import Corpus
 from tandem.train.job import RankJob
 from tandem.train.metrics import METRICS, Display, MetricsFile, Throughput, measure_memory
 from tandem.train.ranks import Ranks
+from tandem.train.record import describe_result
 from tandem.train.steps import LoadedStep, Loading, StepLoader, StepSource, plan_validation
 
 logger = logging.getLogger("tandem.train")
@@ -142,7 +143,6 @@ class Attempt:
                 steps=self.steps,
                 checkpoint_every=checkpoints.every_steps,
                 validate_every=every,
-                first=self._first_step,
             ),
             ranks=self.ranks,
             hooks=Hooks(
@@ -255,35 +255,16 @@ class Attempt:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         save_adapter(self.model, folder, self.card)
-        self._write_json("train.json", self._describe_result())
-
-    def _describe_result(self) -> dict[str, Any]:
-        corpus, every = self.loading.corpus, self.job.train.checkpoints.every_steps
-        saved = [step for step in range(1, self.steps + 1) if step % every == 0 or step == self.steps]
-        candidates = [measured for measured in self.measurements if measured.step in saved]
-        best = min(candidates, key=lambda measured: (measured.loss, measured.step), default=None)
-        return {
-            "schema": "tandem.dev/train/v1",
-            "steps": self.steps,
-            "epochs": self.steps * self.job.train.batch.global_size / len(corpus.samples),
-            "samples": {
-                "used": len(corpus.samples),
-                "tokens": sum(length.tokens for length in corpus.lengths),
-                "labelled_tokens": sum(length.labelled for length in corpus.lengths),
-                "too_long": [fault.where for fault in corpus.too_long],
-                "bad": [[str(fault) for fault in faults] for faults in corpus.bad],
-            },
-            "ranks": self.ranks.world,
-            "trainable_parameters": sum(weight.numel() for weight in trainable_weights(self.model)),
-            "checkpoints": {
-                "steps": saved,
-                "last": checkpoint_name(self.steps),
-                "best": None if best is None else {"name": checkpoint_name(best.step), **best.model_dump()},
-            },
-            "validation": [measured.model_dump() for measured in self.measurements],
-            "resumed_from": None if self.restored is None else self.restored.source,
-            "timings": self.timings,
-        }
+        record = describe_result(
+            steps=self.steps,
+            train=self.job.train,
+            corpus=self.loading.corpus,
+            measurements=self.measurements,
+            trainable=sum(weight.numel() for weight in trainable_weights(self.model)),
+            resumed_from=None if self.restored is None else self.restored.source,
+            timings=self.timings,
+        )
+        self._write_json("train.json", record)
 
     def _write_json(self, name: str, value: object) -> None:
         body = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n"

@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -132,13 +132,20 @@ def restore_newest(store: Store, prefix: str, folder: Path, ranks: Ranks, *, ran
     if faults:
         raise BadConfiguration(faults)
     chosen = ranks.share(chosen)
-    if chosen is not None and ranks.leads_node and not ranks.leads_all:
-        try:
-            download_tree(store, chosen.source, chosen.folder)
-        except (Corrupt, NotThere) as error:
-            raise Unavailable(error.faults) from None
+    if chosen is not None:
+        chosen = replace(chosen, folder=folder / chosen.folder.name)
+        if ranks.leads_node and not ranks.leads_all:
+            _fetch_again(store, chosen)
     ranks.wait()
     return chosen
+
+
+def _fetch_again(store: Store, chosen: Restored) -> None:
+    shutil.rmtree(chosen.folder, ignore_errors=True)
+    try:
+        download_tree(store, chosen.source, chosen.folder)
+    except (Corrupt, NotThere) as error:  # rank 0 has just read it whole
+        raise Unavailable(error.faults) from None
 
 
 def find_complete(store: Store, prefix: str) -> list[tuple[int, str]]:

@@ -37,13 +37,8 @@ def shuffle_epoch(samples: int, *, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(sorted(range(samples), key=rank_of))
 
 
-def choose_samples(step: int, *, samples: int, global_size: int, seed: int) -> tuple[int, ...]:
-    """The sample numbers of one optimizer step (from 0), global_size of them."""
-    return tuple(sample for _, sample in place_samples(step, samples=samples, global_size=global_size, seed=seed))
-
-
 def place_samples(step: int, *, samples: int, global_size: int, seed: int) -> tuple[tuple[int, int], ...]:
-    """(epoch, sample number) of each sample of one optimizer step (from 0)."""
+    """(epoch, sample number) of each of the global_size samples of one optimizer step (from 0)."""
     places = []
     for position in range(step * global_size, (step + 1) * global_size):
         epoch, offset = divmod(position, samples)

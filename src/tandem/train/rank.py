@@ -20,7 +20,7 @@ from tandem.train.ranks import connect, disconnect, read_ranks
 
 
 class StopFlag:
-    """Remembers that SIGTERM came; the training looks at it after each step."""
+    """Remembers that SIGTERM or Ctrl-C came; the training looks at it after each step."""
 
     def __init__(self) -> None:
         self.raised = False
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     """Train as one rank, leave an outcome file whatever happens, and return the exit code."""
     die_with_parent(os.getppid())
     flag = StopFlag()
-    signal.signal(signal.SIGTERM, flag.raise_)
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, flag.raise_)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     ranks = read_ranks()
     logging.getLogger("tandem").setLevel(logging.INFO if ranks.leads_all else logging.WARNING)

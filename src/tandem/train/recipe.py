@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from tandem.train.packing import count_steps
 from tandem.train.ranks import Ranks
 from tandem.train.samples import ReadingRules
 from tandem.train.steps import Loading
+
+logger = logging.getLogger("tandem.train")
 
 
 def run_training(
@@ -75,14 +78,24 @@ def run_training(
             steps=job.train.steps,
         ),
     )
+    if ranks.leads_all:
+        logger.info(
+            "%d samples (left out: %d too long, %d bad); %d steps of %d samples on %d ranks",
+            len(corpus.samples),
+            len(corpus.too_long),
+            len(corpus.bad),
+            attempt.steps,
+            job.train.batch.global_size,
+            ranks.world,
+        )
     attempt.timings["data_seconds"] = clock() - started
     attempt.go()
 
 
 def prepare_folders(job: RankJob, ranks: Ranks) -> None:
-    """Empty what an earlier attempt may have left half-written on this node."""
+    """Empty what an earlier attempt may have left on this node: what counts of it is in the store."""
     if ranks.leads_node:
-        for name in ("trainer", "resume"):
+        for name in ("trainer", "resume", "output"):
             shutil.rmtree(job.work / name, ignore_errors=True)
         (job.output / "checkpoints").mkdir(parents=True, exist_ok=True)
     ranks.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -163,6 +164,12 @@ class StepSource:
         return self.loading.load(step, plan)
 
 
+def _die_when_told(_worker: int) -> None:
+    """Workers inherit that SIGTERM only sets a flag, and must not; Ctrl-C is for their rank, which still needs them."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class StepLoader:
     """Loaded steps in order, from `first` on; its length is that of the whole training, as Trainer counts it."""
 
@@ -194,6 +201,7 @@ class StepLoader:
             sampler=range(self.first, self.steps),
             num_workers=self.workers,
             multiprocessing_context="fork" if self.workers else None,
+            worker_init_fn=_die_when_told,
             pin_memory=torch.cuda.is_available(),
             # A generator of its own: the default one would draw from the state that dropout goes on from.
             generator=torch.Generator().manual_seed(0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,6 @@ class Calendar:
     checkpoint_every: int
     validate_every: int | None
     """None: no validation."""
-    first: int = field(default=0)
-    """Steps done before this attempt."""
 
     def saves(self, step: int) -> bool:
         """Whether a checkpoint is written after this step."""
