@@ -16,9 +16,9 @@ help:  ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 demo: .venv/demo.stamp  ## Train and evaluate a tiny InternVL on real images, on this machine
-	$(BIN)/tandem demo demo
-	$(BIN)/tandem run jobs/demo.yaml --store $(STORE)
-	$(BIN)/tandem demo demo --report --store $(STORE)
+	$(BIN)/tandem demo prepare demo
+	$(BIN)/tandem run jobs/demo.yaml --store $(STORE) --output json > demo/run.json
+	$(BIN)/tandem demo report jobs/demo.yaml --store $(STORE)
 
 test: .venv/dev.stamp lint  ## Run every test, as CI does
 	k8s/local/build-tool versitygw

@@ -134,15 +134,27 @@ def schema() -> None:
     print_schema()
 
 
-@app.command()
-def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the demo's base model and data are made.")] = Path("demo"),
+demo_app = typer.Typer(no_args_is_help=True, help="Make and report the demo: a tiny InternVL, real images.")
+app.add_typer(demo_app, name="demo")
+
+
+@demo_app.command("prepare")
+def demo_prepare(
+    folder: Annotated[Path, typer.Argument(help="Where the base model and the data are made.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the data and of the base model.")] = 0,
 ) -> None:
-    """Make the inputs of jobs/demo.yaml: real images, questions, and a tiny base model trained on this machine."""
+    """Make the inputs of jobs/demo.yaml: real images, questions, and a base model trained on this machine."""
     from tandem.cli.demo import make_demo
 
     make_demo(folder, seed)
+
+
+@demo_app.command("report")
+def demo_report(file: RunFile = Path("jobs/demo.yaml"), store: StoreUrl = DEFAULT_STORE) -> None:
+    """Print base and adapter side by side once the demo's Run has ended."""
+    from tandem.cli.demo import report_demo
+
+    report_demo(file, store)
 
 
 @app.command(hidden=True)
