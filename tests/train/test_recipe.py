@@ -309,7 +309,7 @@ def test_a_bad_sample_ends_every_rank_with_file_and_line(make_job: MakeJob, data
 
 def test_another_number_of_ranks_than_the_run_asks_for_is_refused(make_job: MakeJob) -> None:
     from tandem.errors import BadConfiguration
-    from tandem.train.ranks import Ranks, connect
+    from tandem.train.ranks import connect
 
     with pytest.raises(BadConfiguration, match=r"asks for 2 ranks, but 3 were started"):
         connect(Ranks(world=3, rank=0), expected=2)
