@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tandem.check.overlap import find_shared
 from tandem.check.tokens import describe_lengths
-from tandem.check.training import describe_marker_problem, marker_of
+from tandem.check.training import describe_marker_problem
 from tandem.evaluate.extract import extract
+from tandem.spec import find_marker
 from tandem.train.samples import Length
 
 MARKER = "### The final answer is:"
@@ -26,7 +27,7 @@ def test_an_answer_is_sound_exactly_when_evaluation_would_find_an_answer_in_it(r
 @given(st.text(min_size=1), st.text())
 def test_the_marker_is_what_stands_before_the_answer(before: str, after: str) -> None:
     assume("{answer}" not in before)
-    assert marker_of(f"{before}{{answer}}{after}") == before.strip()
+    assert find_marker(f"{before}{{answer}}{after}") == before.strip()
 
 
 keys = st.dictionaries(st.integers(0, 20).map(str), st.text(max_size=3), max_size=10)

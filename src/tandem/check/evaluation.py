@@ -12,14 +12,14 @@ from tandem.check.base import Base
 from tandem.check.images import ImageFacts
 from tandem.check.report import Collector, Severity
 from tandem.check.sources import Sources
-from tandem.check.training import add_image_finding, marker_of
+from tandem.check.training import add_image_finding
 from tandem.errors import BadData
 from tandem.evaluate.prepare import BUDGET_RULES
 from tandem.evaluate.records import EvalSample
 from tandem.evaluate.samples import parse_eval_samples, read_eval_samples
 from tandem.model.prompt import Template, Turn, turn_faults
 from tandem.model.tiles import count_tiles, tile_budget
-from tandem.spec import EvalSpec, Subject, TileRule, TilesSpec
+from tandem.spec import EvalSpec, Subject, TileRule, TilesSpec, find_marker
 from tandem.spec.run import RunSpec
 
 
@@ -190,12 +190,12 @@ def check_marker(one: EvalSet, spec: RunSpec, base: Base, findings: Collector) -
     if base.card is not None:
         trained = base.card.answer_template
     own = one.spec.answer_template
-    if trained is None or own is None or one.spec.of is Subject.BASE or marker_of(own) == marker_of(trained):
+    if trained is None or own is None or one.spec.of is Subject.BASE or find_marker(own) == find_marker(trained):
         return
     findings.add(
         "marker-differs",
         where=f"{one.place}.answerTemplate",
-        what=f"the model is taught {marker_of(trained)!r}, but this evaluation looks for {marker_of(own)!r}",
+        what=f"the model is taught {find_marker(trained)!r}, but this evaluation looks for {find_marker(own)!r}",
         remedy="Leave out the evaluation's answerTemplate, so that it uses the training's.",
         severity=Severity.WARNING,
     )

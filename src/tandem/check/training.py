@@ -12,7 +12,7 @@ from tandem.check.images import ImageFacts
 from tandem.check.report import Collector, Severity
 from tandem.check.sources import Sources
 from tandem.errors import Fault
-from tandem.spec import Subject
+from tandem.spec import Subject, find_marker
 from tandem.spec.run import RunSpec
 from tandem.train.meta import BadSample, SampleRef, read_meta, scan_samples
 
@@ -133,11 +133,6 @@ def check_ids(one: TrainingSet, findings: Collector) -> None:
         )
 
 
-def marker_of(answer_template: str) -> str:
-    """What stands before {answer}: the marker that evaluation looks for."""
-    return answer_template.partition("{answer}")[0].strip()
-
-
 def describe_marker_problem(answer: str, marker: str) -> str | None:
     """What is wrong with the marker in an answer; None if it is there with something behind it."""
     _, found, after = answer.rpartition(marker)
@@ -152,7 +147,7 @@ def check_answers(one: TrainingSet, spec: RunSpec, findings: Collector) -> None:
     A fault where this Run evaluates what it trains: without the marker no answer would be found. Else a warning.
     """
     assert spec.train is not None
-    marker = marker_of(spec.train.answer_template)
+    marker = find_marker(spec.train.answer_template)
     evaluated = any(evaluation.of is not Subject.BASE for evaluation in spec.evals)
     for sample in one.distinct:
         answers = [turn.text for turn in sample.turns if turn.role == "assistant"]

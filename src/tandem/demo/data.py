@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tandem.demo.digits import draw_digits
 from tandem.demo.questions import TAUGHT_TO_ADAPTER, TAUGHT_TO_BASE, Question, ask_all, ask_cases
-
-FINAL_ANSWER = "### The final answer is: {answer}"
+from tandem.spec import FINAL_ANSWER
 
 BASE_META = "base.meta.json"
 TRAIN_META = "train.meta.json"

@@ -10,8 +10,7 @@ from tandem.evaluate.job import GenerateJob
 from tandem.evaluate.prepare import BUDGET_RULES, PromptSettings
 from tandem.model.card import AdapterCard, choose_template
 from tandem.model.info import ModelInfo
-from tandem.spec import TilesSpec
-from tandem.spec.train import FINAL_ANSWER
+from tandem.spec import FINAL_ANSWER, TilesSpec, find_marker
 
 Origin = Literal["evaluation", "adapter", "training", "default"]
 
@@ -29,7 +28,7 @@ class GenerateSettings:
     @property
     def marker(self) -> str:
         """What ends the reasoning and begins the answer."""
-        return self.answer_template.partition("{answer}")[0].strip()
+        return find_marker(self.answer_template)
 
 
 def resolve_settings(job: GenerateJob, info: ModelInfo, card: AdapterCard | None) -> GenerateSettings:

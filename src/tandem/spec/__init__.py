@@ -1,11 +1,12 @@
 """The Run file: one definition behind validation, the JSON schema, the reference page and the custom resource."""
 
-from tandem.spec.evals import BertScoreSpec, EvalSpec, JudgeKind, JudgeProtocol, JudgeSpec, Subject
+from tandem.spec.evals import BertScoreSpec, Engine, EvalSpec, JudgeKind, JudgeProtocol, JudgeSpec, Subject
 from tandem.spec.identity import canonical_json, run_id, sha256_hex, spec_digest
 from tandem.spec.load import Submission, load_run, parse_run
 from tandem.spec.model import ModelSpec, Precision, TileRule, TilesSpec
 from tandem.spec.run import Desired, Run, RunSpec
 from tandem.spec.train import (
+    FINAL_ANSWER,
     BatchSpec,
     CheckpointSpec,
     LoraSpec,
@@ -15,13 +16,16 @@ from tandem.spec.train import (
     TrainSpec,
     ValidationSpec,
     ZeroSpec,
+    find_marker,
 )
 
 __all__ = [
+    "FINAL_ANSWER",
     "BatchSpec",
     "BertScoreSpec",
     "CheckpointSpec",
     "Desired",
+    "Engine",
     "EvalSpec",
     "JudgeKind",
     "JudgeProtocol",
@@ -42,6 +46,7 @@ __all__ = [
     "ValidationSpec",
     "ZeroSpec",
     "canonical_json",
+    "find_marker",
     "load_run",
     "parse_run",
     "run_id",

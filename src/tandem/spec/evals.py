@@ -21,6 +21,14 @@ class Subject(StrEnum):
     CHECKPOINT_EVERY = "checkpoint-every"
 
 
+class Engine(StrEnum):
+    """How texts are generated."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    PACKED = "packed"
+
+
 class JudgeKind(StrEnum):
     """Who decides whether an answer is right."""
 
@@ -117,9 +125,14 @@ class EvalSpec(Section):
     max_new_tokens: int = Field(default=2048, ge=1)
     """Longest text. The original's 1024 cuts long reasoning off before the answer."""
     batch_tokens: int = Field(default=32_768, ge=1)
-    """Token budget of a batch: padded prompt and new tokens of all its samples. A single sample may exceed it."""
+    """Token budget of a batch: padded prompt and new tokens of all its samples. A single sample may exceed it.
+    Shards are made of whole batches; engine packed fills the device by what it measures there."""
     precision: Precision = Precision.BFLOAT16
     """What the model computes in."""
+    engine: Engine = Engine.AUTO
+    """packed reads prompts in packed rows and keeps keys and values in pages; plain pads batches and runs
+    transformers' own code; auto takes packed on a GPU for models that it knows, else plain. In float32 they say the
+    same; in bfloat16 either rounds in its own way."""
     answer_template: str | None = Field(default=None, pattern=r"\S.*\{answer\}")
     """What stands before {answer} is the marker that ends the reasoning. None: as the adapter was trained, or the
     usual `### The final answer is: {answer}`."""

@@ -15,6 +15,11 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 FINAL_ANSWER = "### The final answer is: {answer}"
 
 
+def find_marker(answer_template: str) -> str:
+    """What ends the reasoning and begins the answer: the template's text before {answer}."""
+    return answer_template.partition("{answer}")[0].strip()
+
+
 class Schedule(StrEnum):
     """How the learning rate falls after the warm-up."""
 
@@ -86,6 +91,20 @@ class ZeroSpec(Section):
     such as the 1e9 of the original, only hold memory."""
 
 
+class SpeedSpec(Section):
+    """Faster ways to the same training, for packed micro-batches. None: taken with a GPU, left on a CPU."""
+
+    packed_attention: bool | None = None
+    """Attention by a kernel that takes the samples' lengths, instead of a mask that grows with packedTokens squared."""
+    fused_lora: bool | None = None
+    """Decoder layers with their adapter as few operators: inputs are read once for all adapters on them, dropout
+    masks are made anew instead of kept. Adapters are multiplied in the model's number format, whatever theirs is."""
+    fused_loss: bool | None = None
+    """Loss and gradient in one go: each logit is made once."""
+    compiled: bool | None = None
+    """Layers of both towers through torch.compile: about a minute before the first step."""
+
+
 class ValidationSpec(Section):
     """A set whose loss is measured while training; it alone chooses the best checkpoint."""
 
@@ -139,6 +158,8 @@ class TrainSpec(Section):
     """What the frozen model computes in."""
     zero: ZeroSpec = ZeroSpec()
     """Sharing of the optimizer's state."""
+    speed: SpeedSpec = SpeedSpec()
+    """Faster ways to the same training."""
     gradient_checkpointing: bool = False
     """Compute the language model's activations twice instead of keeping them: less memory, about a third slower."""
     validation: ValidationSpec | None = None
@@ -156,7 +177,7 @@ class TrainSpec(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        refuse(self, [*_check_length_of_training(self), *_check_batch(self)])
+        refuse(self, [*_check_length_of_training(self), *_check_batch(self), *_check_speed(self)])
         return self
 
     @property
@@ -171,6 +192,20 @@ def _check_length_of_training(train: TrainSpec) -> list[BrokenRule]:
     if train.epochs is not None and train.steps is not None:
         return [BrokenRule(place=("epochs",), what="is given, and so is steps", remedy="Keep one of the two.")]
     return []
+
+
+def _check_speed(train: TrainSpec) -> list[BrokenRule]:
+    if train.batch.packed_tokens is not None:
+        return []
+    return [
+        BrokenRule(
+            place=("speed", field.alias or name),
+            what="is for packed micro-batches only",
+            remedy="Set batch.packedTokens, or remove this.",
+        )
+        for name, field in SpeedSpec.model_fields.items()
+        if getattr(train.speed, name)
+    ]
 
 
 def _check_batch(train: TrainSpec) -> list[BrokenRule]:

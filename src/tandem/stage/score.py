@@ -24,7 +24,7 @@ from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
 from tandem.record.commit import read_commit, read_file, read_tree
 from tandem.record.evaluation import find_evaluation
-from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec
+from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec, find_marker
 from tandem.stage.context import Context
 
 ORIGINAL_TILES = {"max": 12, "rule": "perImage"}
@@ -87,7 +87,7 @@ def _marker(settings: dict[str, Any], generation: dict[str, Any]) -> str:
     template = settings["answerTemplate"]
     if template is None:
         return str(generation["marker"])
-    return str(template).partition("{answer}")[0].strip()
+    return find_marker(template)
 
 
 def _judge_settings(spec: JudgeSpec) -> JudgeSettings:
