@@ -64,7 +64,7 @@ def test_the_evaluation_has_the_originals_settings() -> None:
     assert (judge.base_url, judge.model) == ("https://api.deepseek.com", "deepseek-chat")
     assert (judge.protocol, judge.temperature, judge.seed) == (JudgeProtocol.ORIGINAL, 0.9, None)
     assert evaluation.bert_score is not None
-    assert (evaluation.bert_score.model, evaluation.bert_score.layer) == ("roberta-large", 17)
+    assert (evaluation.bert_score.model, evaluation.bert_score.layer) == ("FacebookAI/roberta-large", 17)
 
 
 def test_the_recommended_run_is_packed_has_a_global_mean_and_a_judge_that_repeats_itself() -> None:

@@ -11,7 +11,9 @@ from tandem.cli.places import LOCAL
 def make_demo(folder: Path, seed: int) -> None:
     """Make the demo's inputs, once."""
     from tandem.demo.prepare import prepare_demo
+    from tandem.model.quiet import be_quiet
 
+    be_quiet()
     prepare_demo(folder, seed=seed, report=tell)
 
 

@@ -81,7 +81,7 @@ def _fetch_adapter(context: Context, evaluation: EvalSpec, checkpoint: int | Non
 def _choose_step(context: Context, commit: Commit, subject: Subject) -> int:
     if subject is Subject.CHECKPOINT_LAST:
         return max(commit.checkpoints)
-    best = json.loads(read_file(context.store, commit.tree, "train.json"))["best"]
+    best = json.loads(read_file(context.store, commit.tree, "train.json"))["checkpoints"]["best"]
     return int(best["step"])
 
 
