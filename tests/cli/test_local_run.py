@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cli.small import write_small_run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """A folder with a Run file and a store, and the environment of its user."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def tandem(self, *arguments: str) -> Answer:
-        done = subprocess.run(
-            [sys.executable, "-m", "tandem", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+from tests.e2e.desk import Desk
+from tests.e2e.small import write_small_run
 
 
 def make_desk(folder: Path) -> Desk:
     write_small_run(folder)
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    environment.pop("TANDEM_STORE", None)
-    return Desk(folder=folder, environment=environment)
+    return Desk(folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +29,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return desk
 
 
-def describe(desk: Desk) -> Any:
-    return json.loads(desk.tandem("show", "small", "-o", "json").out)
-
-
 def test_every_sample_ends_in_the_result(finished: Desk) -> None:
-    (entry,) = describe(finished)["results"]
+    (entry,) = finished.describe("small")["results"]
     result = entry["result"]
     assert result["schema"] == "tandem.dev/result/v1"
     assert result["samples"]["total"] == 3
@@ -80,16 +44,16 @@ def test_show_says_which_judge_was_used_and_where_everything_lies(finished: Desk
 
 
 def test_the_same_command_again_adopts_what_is_committed(finished: Desk) -> None:
-    before = describe(finished)
+    before = finished.describe("small")
     answer = finished.tandem("run", "small.yaml", "-o", "json")
     assert answer.code == 0
     assert json.loads(answer.out) == before
 
 
 def test_scoring_again_with_the_same_settings_changes_nothing(finished: Desk) -> None:
-    before = describe(finished)
+    before = finished.describe("small")
     assert finished.tandem("score", "small").code == 0
-    assert describe(finished) == before
+    assert finished.describe("small") == before
 
 
 def test_scoring_with_other_settings_is_kept_beside_the_first(finished: Desk) -> None:
