@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tandem.demo.data import BASE_META, FINAL_ANSWER, HELDOUT, TRAIN_META, VALIDATION_META, write_data
+from tandem.demo.data import BASE_META, HELDOUT, TRAIN_META, VALIDATION_META, write_data
 from tandem.evaluate.samples import read_eval_samples
-from tandem.spec.train import FINAL_ANSWER as DEFAULT_ANSWER_TEMPLATE
+from tandem.spec.train import FINAL_ANSWER
 from tandem.train.meta import SampleRef, read_meta, read_samples
 
 MARKER = FINAL_ANSWER.partition("{")[0]
@@ -37,7 +37,6 @@ def test_training_files_are_read_by_the_trainers_own_reader(data: Path) -> None:
 
 
 def test_answers_end_with_the_marker_and_the_answer_but_the_bases_have_none(data: Path) -> None:
-    assert FINAL_ANSWER == DEFAULT_ANSWER_TEMPLATE
     for meta in (TRAIN_META, VALIDATION_META):
         for sample in read(data, meta):
             reasoning, _, last = answer(sample).partition(f"\n{MARKER}")
@@ -46,12 +45,12 @@ def test_answers_end_with_the_marker_and_the_answer_but_the_bases_have_none(data
     assert not any("#" in turn.text for sample in read(data, BASE_META) for turn in sample.turns)
 
 
-def test_only_the_adapter_is_taught_which_digit_is_larger(data: Path) -> None:
-    def asks_larger(meta: str) -> bool:
-        return any("larger" in turn.text for sample in read(data, meta) for turn in sample.turns)
+def test_only_the_adapter_is_taught_whether_a_digit_is_odd(data: Path) -> None:
+    def asks_odd(meta: str) -> bool:
+        return any("odd?" in turn.text for sample in read(data, meta) for turn in sample.turns)
 
-    assert asks_larger(TRAIN_META)
-    assert not asks_larger(BASE_META)
+    assert asks_odd(TRAIN_META)
+    assert not asks_odd(BASE_META)
 
 
 def test_held_out_questions_are_read_by_the_evaluations_own_reader(data: Path) -> None:

@@ -9,13 +9,13 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Literal
 
-Kind = Literal["name", "even", "order", "smaller", "larger"]
+Kind = Literal["name", "even", "odd", "order", "larger"]
 
-TAUGHT_TO_BASE: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "order": 1, "smaller": 2})
-"""How many times each picture is asked about in each way. The base knows which of two digits is smaller, but was
-never asked which is larger: the adapter learns that."""
+TAUGHT_TO_BASE: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "order": 1, "larger": 2})
+"""How many times each picture is asked about in each way. The base knows odd digits from even ones, but was never
+asked whether one is odd: the adapter learns to tell the two questions apart."""
 
-TAUGHT_TO_ADAPTER: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "order": 1, "larger": 4})
+TAUGHT_TO_ADAPTER: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "odd": 2, "order": 1, "larger": 2})
 """What the base knows already needs practice in the new format only."""
 
 
@@ -59,13 +59,21 @@ def ask_name(picture: Picture) -> Question:
 
 def ask_even(picture: Picture) -> Question:
     """Ask whether a picture's digit is even."""
-    even = picture.digit % 2 == 0
-    sentence = f"The image shows {picture.digit}, which is {'even' if even else 'odd'}."
-    answer = "Yes" if even else "No"
+    return _ask_parity("even", picture, yes=picture.digit % 2 == 0)
+
+
+def ask_odd(picture: Picture) -> Question:
+    """Ask whether a picture's digit is odd."""
+    return _ask_parity("odd", picture, yes=picture.digit % 2 == 1)
+
+
+def _ask_parity(kind: Literal["even", "odd"], picture: Picture, *, yes: bool) -> Question:
+    sentence = f"The image shows {picture.digit}, which is {'odd' if picture.digit % 2 else 'even'}."
+    answer = "Yes" if yes else "No"
     return Question(
-        kind="even",
+        kind=kind,
         pictures=(picture,),
-        text="<image>\nIs this digit even?",
+        text=f"<image>\nIs this digit {kind}?",
         reasoning=sentence,
         answer=answer,
         answer_type="CLOSED",
@@ -88,26 +96,17 @@ def ask_order(first: Picture, second: Picture) -> Question:
     )
 
 
-def ask_smaller(first: Picture, second: Picture) -> Question:
-    """Ask which of two pictures shows the smaller digit; the two digits differ."""
-    return _compare("smaller", first, second, of_first=first.digit < second.digit)
-
-
 def ask_larger(first: Picture, second: Picture) -> Question:
     """Ask which of two pictures shows the larger digit; the two digits differ."""
-    return _compare("larger", first, second, of_first=first.digit > second.digit)
-
-
-def _compare(kind: Literal["smaller", "larger"], first: Picture, second: Picture, *, of_first: bool) -> Question:
     if first.digit == second.digit:
-        raise ValueError(f"both pictures show {first.digit}: neither is {kind}")
-    place = "first" if of_first else "second"
-    sentence = f"The images show {first.digit} and {second.digit}, so the {place} is {kind}."
+        raise ValueError(f"both pictures show {first.digit}: neither is larger")
+    place = "first" if first.digit > second.digit else "second"
+    sentence = f"The images show {first.digit} and {second.digit}, so the {place} is larger."
     answer = f"The {place}"
     return Question(
-        kind=kind,
+        kind="larger",
         pictures=(first, second),
-        text=f"First: <image>\nSecond: <image>\nWhich image shows the {kind} digit?",
+        text="First: <image>\nSecond: <image>\nWhich image shows the larger digit?",
         reasoning=sentence,
         answer=answer,
         answer_type="CLOSED",
@@ -129,31 +128,36 @@ def ask_all(pictures: Sequence[Picture], *, kinds: Mapping[Kind, int], rng: rand
                     questions += [ask_name(picture) for picture in pictures]
                 case "even":
                     questions += [ask_even(picture) for picture in pictures]
-                case "order" | "smaller" | "larger":
+                case "odd":
+                    questions += [ask_odd(picture) for picture in pictures]
+                case "order" | "larger":
                     questions += _ask_about_pairs(kind, pictures, rng)
     rng.shuffle(questions)
     return questions
 
 
 def _ask_about_pairs(
-    kind: Literal["order", "smaller", "larger"], pictures: Sequence[Picture], rng: random.Random
+    kind: Literal["order", "larger"], pictures: Sequence[Picture], rng: random.Random
 ) -> Iterator[Question]:
-    ask = {"order": ask_order, "smaller": ask_smaller, "larger": ask_larger}[kind]
     ring = rng.sample(pictures, len(pictures))
     for first, second in pairwise([*ring, ring[0]]):
-        if kind == "order" or first.digit != second.digit:
-            yield ask(first, second)
+        if kind == "order":
+            yield ask_order(first, second)
+        elif first.digit != second.digit:
+            yield ask_larger(first, second)
 
 
 def ask_cases(pictures: Sequence[Picture], *, rng: random.Random) -> list[tuple[Question, ...]]:
     """Make cases of two pictures each, no picture in two cases, with three questions a case.
 
-    Half of them are open, half closed; every other case asks for the larger digit, the rest for both in order.
+    They ask for the first digit, whether the second is odd (or even, in turn), and for the larger of the two (or
+    for both in order, in turn, and where both are the same).
     """
     shuffled = rng.sample(pictures, len(pictures))
     cases: list[tuple[Question, ...]] = []
     for index, (first, second) in enumerate(zip(shuffled[::2], shuffled[1::2], strict=False)):
+        parity = ask_odd(second) if index // 2 % 2 == 0 else ask_even(second)
         comparable = index % 2 == 0 and first.digit != second.digit
         both = ask_larger(first, second) if comparable else ask_order(first, second)
-        cases.append((ask_name(first), ask_even(second), both))
+        cases.append((ask_name(first), parity, both))
     return cases
