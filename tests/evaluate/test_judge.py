@@ -22,7 +22,9 @@ def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
         return
     with FakeJudgeServer() as server:
         settings = JudgeSettings(kind="openai", base_url=server.base_url, model="m")
-        yield OpenAIJudge(settings=settings, key="k", sleep=lambda seconds: None)
+        asked = OpenAIJudge(settings=settings, key="k", sleep=lambda seconds: None)
+        yield asked
+        asked.close()
 
 
 class TestEveryJudge:
@@ -57,6 +59,7 @@ class CountingJudge:
     _running: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     meeting: threading.Barrier | None = None
+    closed: bool = False
 
     def judge(self, question: str, reference: str, prediction: str) -> Verdict:
         with self._lock:
@@ -68,6 +71,9 @@ class CountingJudge:
         with self._lock:
             self._running -= 1
         return self.replies[prediction]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 RIGHT = Verdict(verdict="right")

@@ -55,6 +55,7 @@ def bench() -> Iterator[Callable[..., Bench]]:
 
     yield start
     for one in opened:
+        one.judge.close()
         one.server.__exit__(None, None, None)
 
 
@@ -103,7 +104,7 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(bench: Callable[..., B
     one = bench(FakeReply(status=429, headers={"Retry-After": "3600"}))
     verdict = one.ask()
     assert (verdict.verdict, one.waits) == ("unscored", [])
-    assert verdict.reason == "unavailable: HTTP 429, asked to wait 3600 s"
+    assert verdict.reason == "unavailable: HTTP 429, asked to wait 3600 s; the sample's time is up"
 
 
 def test_when_all_tries_fail_the_sample_is_unscored_not_wrong(bench: Callable[..., Bench]) -> None:
@@ -114,7 +115,7 @@ def test_when_all_tries_fail_the_sample_is_unscored_not_wrong(bench: Callable[..
 
 def test_a_server_that_hangs_is_given_up_after_the_time_allowed(bench: Callable[..., Bench]) -> None:
     one = bench(FakeReply(hang=True), timeout_seconds=0.2, max_retries=0)
-    assert one.ask() == Verdict(verdict="unscored", reason="unavailable: no reply in 0.2 s")
+    assert one.ask() == Verdict(verdict="unscored", reason="unavailable: no whole reply in 0.2 s")
 
 
 def test_a_server_that_is_not_there_is_unavailable(bench: Callable[..., Bench]) -> None:

@@ -20,7 +20,7 @@ def user_text(question: str, reference: str, prediction: str, using: JudgeSettin
 def test_the_question_is_shown_and_the_settings_are_sent() -> None:
     request = build_request(OURS, "Which side?", "Left.", "right")
     assert request.url == "http://judge/v1"
-    assert request.options == {"temperature": 0.0, "max_tokens": 16, "seed": 0}
+    assert request.options == {"temperature": 0.0, "max_tokens": 64, "seed": 0}
     assert [message["role"] for message in request.messages] == ["system", "user"]
     assert "Which side?" in request.messages[1]["content"]
 

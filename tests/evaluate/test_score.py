@@ -80,6 +80,9 @@ class ScriptedJudge:
             return Verdict(verdict="unscored", reason="unparseable: the reply is no verdict", reply="hm")
         return Verdict(verdict="right" if "good" in prediction else "wrong", reply="said")
 
+    def close(self) -> None:
+        """There is nothing to close."""
+
 
 def score(*predictions: Prediction, judge: Judge | None = None) -> tuple[list[ScoreLine], Result]:
     return score_predictions(predictions, scoring(), judge=judge or ScriptedJudge(), scorer=LengthScorer())

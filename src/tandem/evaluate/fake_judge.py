@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import re
+import socket
+import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
@@ -24,8 +30,17 @@ class FakeReply:
     finish_reason: str = "stop"
     body: bytes | None = None
     """Sent as it is in place of a chat completion."""
+    content_type: str = "application/json"
+    after_seconds: float = 0.0
+    """Think for so long first."""
     hang: bool = False
     """Answer nothing until the server is closed."""
+    reset: bool = False
+    """Answer nothing and reset the connection."""
+    cut: int | None = None
+    """Send only so many bytes of the body, which was announced whole, and close."""
+    drip_seconds: float | None = None
+    """Pause for so long before each byte of the answer, status line and headers included."""
 
 
 def exact_match_reply(request: Mapping[str, Any]) -> FakeReply:
@@ -34,6 +49,45 @@ def exact_match_reply(request: Mapping[str, Any]) -> FakeReply:
     reference, prediction = (_fenced(text, name) for name in ("REFERENCE", "GRADED ANSWER"))
     word = "right" if is_exact(prediction, reference) else "wrong"
     return FakeReply(content=json.dumps({"verdict": word}))
+
+
+FAILURES: Mapping[str, FakeReply] = {
+    "too many requests": FakeReply(status=429),
+    "too many requests, wait": FakeReply(status=429, headers={"Retry-After": "1"}),
+    "server error": FakeReply(status=500),
+    "hang": FakeReply(hang=True),
+    "garbage": FakeReply(body=b"\x00\xff<html>\n\n"),
+    "empty": FakeReply(body=b""),
+    "cut-off JSON": FakeReply(body=b'{"choices": [{"message": {"cont'),
+    "cut-off body": FakeReply(cut=40),
+    "reset": FakeReply(reset=True),
+    "slow drip": FakeReply(drip_seconds=1.0),
+    "wrong content type": FakeReply(body=b"<html>Sign in</html>", content_type="text/html"),
+    "refused": FakeReply(status=400),
+    "no verdict": FakeReply(content="No, but one could say yes"),
+    "no content": FakeReply(content=None),
+    "cut off by the token limit": FakeReply(content="Yes", finish_reason="length"),
+}
+"""Every way in which a judge fails, by name."""
+
+
+def break_some(
+    reply: Callable[[Mapping[str, Any]], FakeReply], *, share: float, seed: int
+) -> Callable[[Mapping[str, Any]], FakeReply]:
+    """Give the same replies, but let this share of the calls fail, in every way in turn."""
+    draw = random.Random(seed)  # noqa: S311
+    ways = cycle(FAILURES.values())
+
+    def choose(request: Mapping[str, Any]) -> FakeReply:
+        return next(ways) if draw.random() < share else reply(request)
+
+    return choose
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+    """A thousand judges may connect at once: the usual 5 would make most of them wait a second."""
 
 
 class FakeJudgeServer:
@@ -47,8 +101,7 @@ class FakeJudgeServer:
         self._reply = reply
         self._lock = Lock()
         self._closing = Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -84,18 +137,37 @@ class FakeJudgeServer:
                     fake.keys.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
                 known = self.path.endswith("/chat/completions")
                 reply = fake._reply(request) if known else FakeReply(status=404)
+                if reply.after_seconds:
+                    fake._closing.wait(reply.after_seconds)
                 if reply.hang:
                     fake._closing.wait()
+                if reply.reset:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                if reply.hang or reply.reset:
                     self.close_connection = True
                     return
                 body = _completion(request, reply) if reply.body is None else reply.body
+                out, self.wfile = self.wfile, io.BytesIO()
                 self.send_response(reply.status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", reply.content_type)
                 self.send_header("Content-Length", str(len(body)))
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(body)
+                answer, self.wfile = self.wfile.getvalue() + body[: reply.cut], out
+                self.close_connection = self.close_connection or reply.cut is not None
+                with suppress(OSError):  # Who asked may have given up.
+                    self._send(answer, reply.drip_seconds)
+
+            def _send(self, answer: bytes, drip_seconds: float | None) -> None:
+                if drip_seconds is None:
+                    self.connection.sendall(answer)
+                    return
+                for number in range(len(answer)):
+                    if fake._closing.wait(drip_seconds):
+                        return
+                    self.connection.sendall(answer[number : number + 1])
 
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing: the requests are kept."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tandem.evaluate.extract import is_yes_or_no
 from tandem.evaluate.original import original_view
 from tandem.evaluate.records import ScoreLine
-from tandem.evaluate.result import BertScoreF1, ByType, Header, Metrics, Result, Samples
+from tandem.evaluate.result import BertScoreF1, ByType, Header, Metrics, Result, Samples, ServedBy
 from tandem.evaluate.statistics import (
     FEW_CASES,
     Metric,
@@ -30,6 +30,7 @@ def summarise(lines: Sequence[ScoreLine], header: Header) -> Result:
         metrics=_metrics(lines, header),
         original=original_view(lines, header),
         unscored=_reasons(lines),
+        judge_served_by=_served_by(lines),
         warnings=tuple(_warnings(lines)),
     )
 
@@ -90,6 +91,13 @@ def _reasons(lines: Sequence[ScoreLine]) -> dict[str, int]:
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _served_by(lines: Sequence[ScoreLine]) -> tuple[ServedBy, ...]:
+    verdicts = [line.verdict for line in lines] + [line.original.verdict for line in lines if line.original]
+    served = Counter((one.served_model, one.fingerprint) for one in verdicts if one.served_model is not None)
+    ordered = sorted(served.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
+    return tuple(ServedBy(model=model, fingerprint=mark, replies=count) for (model, mark), count in ordered)
+
+
 def _warnings(lines: Sequence[ScoreLine]) -> list[str]:
     warnings = []
     closed = [line for line in lines if line.answer_type == "CLOSED"]
@@ -102,6 +110,9 @@ def _warnings(lines: Sequence[ScoreLine]) -> list[str]:
     unscored = sum(line.verdict.verdict == "unscored" for line in lines)
     if unscored:
         warnings.append(f"{unscored} of {len(lines)} samples have no verdict and are not in the accuracy.")
+    models = list(dict.fromkeys(served.model or "" for served in _served_by(lines)))
+    if len(models) > 1:
+        warnings.append(f"The judge's replies came from {len(models)} models: {', '.join(models[:5])}.")
     truncated = sum(line.status == "truncated" for line in lines)
     if truncated:
         warnings.append(f"{truncated} of {len(lines)} texts were cut off: consider more new tokens.")

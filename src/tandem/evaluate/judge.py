@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Literal, Protocol
 
 from tandem.errors import BadConfiguration, Fault, Unavailable
@@ -35,6 +37,9 @@ class JudgeSettings:
     concurrency: int = 16
     timeout_seconds: float = 60.0
     max_retries: int = 5
+    deadline_seconds: float = 600.0
+    max_calls: int | None = None
+    max_failures: float | None = None
 
 
 class JudgeIdentity(Record):
@@ -57,8 +62,12 @@ class Judge(Protocol):
         """Judge one prediction against the reference.
 
         What cannot be judged is `unscored` with a reason, never wrong. Raises BadConfiguration for what no
-        sample could get past, such as a refused key.
+        sample could get past, such as a refused key, and Unavailable where a limit ends the scoring for now.
         """
+        ...
+
+    def close(self) -> None:
+        """Give up the calls and waits under way, and let go of connections, for good."""
         ...
 
 
@@ -68,6 +77,9 @@ class ExactMatchJudge:
     def judge(self, question: str, reference: str, prediction: str) -> Verdict:  # noqa: ARG002
         """Compare the texts; the question plays no part."""
         return Verdict(verdict="right" if is_exact(prediction, reference) else "wrong")
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,50 +91,93 @@ class Item:
     prediction: str
 
 
-def judge_all(judge: Judge, items: Iterable[Item], *, concurrency: int) -> Mapping[Item, Verdict]:
-    """Judge each different item once, `concurrency` at a time.
+def judge_all(
+    judge: Judge, items: Iterable[Item], *, concurrency: int, max_failures: float | None = None
+) -> Mapping[Item, Verdict]:
+    """Judge each different item once, `concurrency` at a time. On any error the judge is closed.
 
-    Raises Unavailable if the judge answers nobody (already after two rounds of calls without one reply),
-    BadConfiguration if it refuses everybody: then nothing is known about the answers, and the whole scoring
-    is to be repeated. A failure of single items leaves those unscored.
+    A failure of single items leaves those unscored. Raises Unavailable if the judge answers nobody (already
+    after two rounds of calls without one reply), or if more items than `max_failures` (below 1: a share of all
+    different items; else a count; None: any number) have no verdict; BadConfiguration if it refuses everybody.
+    Then nothing is returned, and the whole scoring is to be repeated.
     """
     different = list(dict.fromkeys(items))
-    verdicts: dict[Item, Verdict] = {}
-    with ThreadPoolExecutor(max_workers=max(1, min(concurrency, len(different)))) as pool:
-        waiting: dict[Future[Verdict], Item] = {
-            pool.submit(judge.judge, item.question, item.reference, item.prediction): item for item in different
-        }
-        pending = set(waiting)
+    tally = _Tally(total=len(different), early=2 * concurrency, max_failures=max_failures)
+    end: list[BaseException] = []
+
+    def ask(item: Item) -> Verdict:
+        if end:
+            raise end[0]
         try:
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                verdicts.update({waiting[future]: future.result() for future in done})
-                if len(verdicts) >= 2 * concurrency:
-                    _stop_if_nobody_is_answered(verdicts)
-        finally:
-            for future in pending:
-                future.cancel()
-    _stop_if_nobody_is_answered(verdicts)
-    return {item: verdicts[item] for item in different}
+            verdict = judge.judge(item.question, item.reference, item.prediction)
+            tally.add(verdict)
+        except BaseException as error:
+            end.append(error)
+            raise
+        return verdict
+
+    with ThreadPoolExecutor(max_workers=max(1, min(concurrency, len(different)))) as pool:
+        asked = [pool.submit(ask, item) for item in different]
+        try:
+            for future in as_completed(asked):
+                future.result()
+        except BaseException as error:
+            end.append(error)
+            judge.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {item: future.result() for item, future in zip(different, asked, strict=True)}
 
 
-def _stop_if_nobody_is_answered(verdicts: Mapping[Item, Verdict]) -> None:
-    reasons = [verdict.reason or "" for verdict in verdicts.values()]
-    if not reasons:
-        return
-    if all(reason.startswith(UNAVAILABLE) for reason in reasons):
-        raise Unavailable(
-            Fault(
-                where="judge",
-                what=f"no call was answered ({reasons[0]})",
-                remedy="Score again once it is back: replies already given are kept",
+@dataclass(kw_only=True)
+class _Tally:
+    """How the items fared so far, as all threads tell."""
+
+    total: int
+    early: int
+    """So many without any reply are enough to know that there will be none."""
+    max_failures: float | None
+    failures: Counter[str] = field(default_factory=Counter)
+    """By the reason's first word."""
+    seen: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def add(self, verdict: Verdict) -> None:
+        with self.lock:
+            self.seen += 1
+            if verdict.verdict == "unscored":
+                reason = verdict.reason or ""
+                self.failures[reason.partition(":")[0]] += 1
+                self._stop_if_too_many(reason)
+
+    def _stop_if_too_many(self, reason: str) -> None:
+        known = self.seen >= min(self.early, self.total)
+        if known and self.failures[REFUSED] == self.seen:
+            raise BadConfiguration(
+                Fault(
+                    where="judge",
+                    what=f"every call was refused ({reason})",
+                    remedy="Change the judge's settings: the server does not accept this model or these options",
+                )
             )
-        )
-    if all(reason.startswith(REFUSED) for reason in reasons):
-        raise BadConfiguration(
-            Fault(
-                where="judge",
-                what=f"every call was refused ({reasons[0]})",
-                remedy="Change the judge's settings: the server does not accept this model or these options",
+        if known and self.failures[UNAVAILABLE] == self.seen:
+            raise Unavailable(
+                Fault(
+                    where="judge",
+                    what=f"no call was answered ({reason})",
+                    remedy="Score again once it is back: replies already given are kept",
+                )
             )
-        )
+        failed, most = self.failures.total(), self.max_failures
+        if most is not None and failed > (most * self.total if most < 1 else most):
+            counts = ", ".join(f"{count} {word}" for word, count in self.failures.most_common())
+            raise Unavailable(
+                Fault(
+                    where="judge",
+                    what=(
+                        f"{failed} of {self.total} answers got no verdict, more than judge.maxFailures ({most:g}) "
+                        f"allows: {counts}; {self.seen - failed} have one; the last failure was: {reason}"
+                    ),
+                    remedy="Score again once the judge is well, for replies already given are kept; or allow more",
+                )
+            )

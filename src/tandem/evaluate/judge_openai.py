@@ -1,19 +1,19 @@
-"""Ask a judge model behind any OpenAI-compatible API. The openai client's errors stay in this module."""
+"""Ask a judge model behind any OpenAI-compatible API: retries, limits, and what its answers mean."""
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from threading import Event, Lock
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
-from tandem.errors import BadConfiguration, Fault
+from tandem.errors import BadConfiguration, Fault, Unavailable
 from tandem.evaluate.judge import (
     REFUSED,
     UNAVAILABLE,
@@ -24,19 +24,21 @@ from tandem.evaluate.judge import (
     JudgeSettings,
 )
 from tandem.evaluate.judge_cache import JudgeCache, Reply
+from tandem.evaluate.judge_http import Exchange, HttpAnswer, NoAnswer, read_retry_after
+from tandem.evaluate.judge_pace import Pace
 from tandem.evaluate.judge_prompt import ORIGINAL_TEMPERATURE, JudgeRequest, build_request
 from tandem.evaluate.records import Verdict
 
-if TYPE_CHECKING:
-    import openai
-
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 60.0
-_LONGEST_RETRY_AFTER = 300.0
-"""Seconds. A server that asks for more has no answer for this scoring."""
 
-_TEMPORARY = frozenset({408, 409, 425, 429})
-_LOCKED_OUT = frozenset({401, 403, 404})
+_LONGEST_CONTENT = 65_536
+"""Characters of a message; the original's judge may write some thousand, and each stands in a score line."""
+_LONGEST_NAME = 256
+
+_TOO_MANY = 429
+_TEMPORARY = frozenset({408, 409, 425, _TOO_MANY})
+_LOCKED_OUT = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404})
 
 
 def open_judge(
@@ -44,7 +46,6 @@ def open_judge(
     *,
     environment: Mapping[str, str],
     cache: JudgeCache | None = None,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Judge:
     """The judge that the settings ask for; the key comes from the environment variable that they name.
 
@@ -55,7 +56,7 @@ def open_judge(
     faults = judge_faults(settings, environment)
     if faults:
         raise BadConfiguration(faults)
-    return OpenAIJudge(settings=settings, key=environment[settings.key_env], cache=cache, sleep=sleep)
+    return OpenAIJudge(settings=settings, key=environment[settings.key_env].strip(), cache=cache)
 
 
 def judge_faults(settings: JudgeSettings, environment: Mapping[str, str]) -> list[Fault]:
@@ -72,10 +73,14 @@ def judge_faults(settings: JudgeSettings, environment: Mapping[str, str]) -> lis
         faults.append(Fault(where="judge.baseUrl", what="holds a user or password", remedy=remedy))
     if not settings.model:
         faults.append(Fault(where="judge.model", what="missing", remedy="Name the judging model"))
-    if not environment.get(settings.key_env, "").strip():
+    key = environment.get(settings.key_env, "").strip()
+    if not key:
         what = f"the environment variable {settings.key_env} is not set"
         remedy = "Set it to the judge's key, or to any text if the server needs none"
         faults.append(Fault(where="judge.keyEnv", what=what, remedy=remedy))
+    elif not (key.isascii() and key.isprintable()):
+        what = f"the environment variable {settings.key_env} holds characters that no key has"
+        faults.append(Fault(where="judge.keyEnv", what=what, remedy="Set it to the judge's key, on one line"))
     return faults
 
 
@@ -104,29 +109,33 @@ def judge_identity(settings: JudgeSettings) -> JudgeIdentity:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class OpenAIJudge:
-    """A language model as the judge; one client for all threads."""
+    """A language model as the judge, asked from many threads: one set of connections, one pace, one count."""
 
     settings: JudgeSettings
     key: str = field(repr=False)
     cache: JudgeCache | None = None
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] | None = None
+    """None: one that ends early when the judge is closed."""
     jitter: Callable[[], float] = random.random
     """In [0, 1): spreads the retries of calls that failed together."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _client: openai.OpenAI = field(init=False, repr=False)
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+    pace: Pace = field(init=False, repr=False)
+    _exchange: Exchange = field(init=False, repr=False)
+    _calls: int = field(default=0, init=False)
+    _counting: Lock = field(default_factory=Lock, init=False, repr=False)
+    _closed: Event = field(default_factory=Event, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        import openai
-
-        client = openai.OpenAI(
-            api_key=self.key,
-            base_url=self.settings.base_url,
-            timeout=self.settings.timeout_seconds,
-            max_retries=0,
+        self.pace = Pace(self.settings.concurrency)
+        self._exchange = Exchange(
+            url=f"{(self.settings.base_url or '').rstrip('/')}/chat/completions",
+            headers={"Authorization": f"Bearer {self.key}"},
+            connections=self.settings.concurrency,
         )
-        object.__setattr__(self, "_client", client)
 
     def judge(self, question: str, reference: str, prediction: str) -> Verdict:
         """Take the reply from the cache, or ask; see Judge."""
@@ -140,47 +149,104 @@ class OpenAIJudge:
         reply = self.cache.keep(request, answer) if self.cache else answer
         return _verdict(reply, request, cached=False)
 
+    def close(self) -> None:
+        """See Judge; what is asked from now on is unscored."""
+        self._closed.set()
+        self.pace.close()
+        self._exchange.close()
+
     def _ask(self, request: JudgeRequest) -> Reply | _Failure:
-        answer = self._try(request)
-        for number in range(self.settings.max_retries):
-            if isinstance(answer, Reply) or not answer.temporary:
-                break
-            backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2**number) * (0.5 + self.jitter() / 2)
-            self.sleep(backoff if answer.wait is None else answer.wait)
-            answer = self._try(request)
+        """Call until there is a reply, a failure that cannot pass, or no try or no time left.
+
+        The sample's time runs from its first call on, so that waiting for a turn costs it nothing.
+        """
+        body = json.dumps({"model": request.model, "messages": request.messages, **request.options}).encode()
+        end: float | None = None
+        answer = _STOPPED
+        for number in range(self.settings.max_retries + 1):
+            call = self.pace.begin()
+            if call is None:
+                return _STOPPED
+            too_many = False
+            try:
+                start = self.clock()
+                end = start + self.settings.deadline_seconds if end is None else end
+                if start >= end:
+                    return answer
+                answered = self._try(body, min(self.settings.timeout_seconds, end - start))
+                too_many = isinstance(answered, _Failure) and answered.too_many
+            finally:
+                self.pace.end(call, too_many=too_many)
+            if isinstance(answered, Reply) or not answered.temporary or number == self.settings.max_retries:
+                return answered
+            answer = answered
+            wait = self._wait_after(answer, number)
+            if self.clock() + wait >= end:
+                asked = f", asked to wait {wait:.0f} s" if answer.wait is not None else ""
+                return _Failure(reason=f"{answer.reason}{asked}; the sample's time is up")
+            self._pause(wait)
         return answer
 
-    def _try(self, request: JudgeRequest) -> Reply | _Failure:
-        import openai
+    def _wait_after(self, failure: _Failure, number: int) -> float:
+        if failure.wait is not None:
+            return failure.wait
+        return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(number, 10)) * (0.5 + self.jitter() / 2)
 
-        body: dict[str, Any] = {"model": request.model, "messages": list(request.messages), **request.options}
+    def _pause(self, seconds: float) -> None:
+        if self.sleep is None:
+            self._closed.wait(seconds)
+        else:
+            self.sleep(seconds)
+
+    def _try(self, body: bytes, seconds: float) -> Reply | _Failure:
+        self._count_call()
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**body)
-        except openai.APIStatusError as error:
-            return self._failure(error.status_code, error.response.headers, _brief(error.message, self.key))
-        except openai.APITimeoutError:
-            return _Failure(reason=f"{UNAVAILABLE}: no reply in {self.settings.timeout_seconds:g} s")
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            return _Failure(reason=f"{UNAVAILABLE}: {_brief(str(cause) or type(cause).__name__, self.key)}")
+            answer = self._exchange.post(body, seconds=seconds)
+        except NoAnswer as error:
+            return _Failure(reason=f"{UNAVAILABLE}: {str(error).replace(self.key, '***')}")
+        if answer.status != 200:
+            return self._failure(answer)
         try:
-            return _Completion.model_validate_json(raw.http_response.content).reply()
+            reply = _Completion.model_validate_json(answer.body).reply()
         except ValidationError:
             return _Failure(reason=f"{UNAVAILABLE}: the reply is no chat completion")
+        if len(reply.content) > _LONGEST_CONTENT:
+            what = f"a reply of {len(reply.content)} characters; {_LONGEST_CONTENT} are the most"
+            return _Failure(reason=f"{UNPARSEABLE}: {what}", temporary=False)
+        return reply
 
-    def _failure(self, status: int, headers: Mapping[str, str], message: str) -> _Failure:
+    def _count_call(self) -> None:
+        most = self.settings.max_calls
+        with self._counting:
+            if most is not None and self._calls >= most:
+                raise Unavailable(
+                    Fault(
+                        where="judge",
+                        what=f"{self._calls} calls were made, as many as judge.maxCalls allows, and answers are left",
+                        remedy="Score again to go on, for replies already given are kept; or allow more calls",
+                    )
+                )
+            self._calls += 1
+
+    def _failure(self, answer: HttpAnswer) -> _Failure:
+        status = answer.status
         if status in _LOCKED_OUT:
-            remedies = {404: f"Check judge.baseUrl and judge.model ({self.settings.model})"}
-            remedy = remedies.get(status, f"Check the key in {self.settings.key_env}")
+            remedies = {
+                402: "Pay for the account, then score again: replies already given are kept",
+                401: f"Check the key in {self.settings.key_env}",
+                403: f"Check the key in {self.settings.key_env}",
+            }
+            remedy = remedies.get(status, f"Check judge.baseUrl and judge.model ({self.settings.model})")
             where = f"judge {self.settings.base_url}"
             raise BadConfiguration(Fault(where=where, what=f"answered HTTP {status}", remedy=remedy))
         if status not in _TEMPORARY and status < 500:
-            return _Failure(reason=f"{REFUSED}: HTTP {status} {message}", temporary=False)
-        wait = _retry_after(headers, self.now())
-        if wait is not None and wait > _LONGEST_RETRY_AFTER:
-            reason = f"{UNAVAILABLE}: HTTP {status}, asked to wait {wait:.0f} s"
-            return _Failure(reason=reason, temporary=False)
-        return _Failure(reason=f"{UNAVAILABLE}: HTTP {status}", wait=wait)
+            said = _read_error(answer.body).replace(self.key, "***")
+            return _Failure(reason=f"{REFUSED}: HTTP {status} {said}".rstrip(), temporary=False)
+        return _Failure(
+            reason=f"{UNAVAILABLE}: HTTP {status}",
+            wait=read_retry_after(answer.retry_after, self.now()),
+            too_many=status == _TOO_MANY,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +255,11 @@ class _Failure:
     temporary: bool = True
     wait: float | None = None
     """Seconds that the server asked for."""
+    too_many: bool = False
+    """Whether the server wants fewer calls."""
+
+
+_STOPPED = _Failure(reason=f"{UNAVAILABLE}: stopped", temporary=False)
 
 
 class _Message(BaseModel):
@@ -197,15 +268,15 @@ class _Message(BaseModel):
 
 class _Choice(BaseModel):
     message: _Message
-    finish_reason: str | None = None
+    finish_reason: str | None = Field(default=None, max_length=_LONGEST_NAME)
 
 
 class _Completion(BaseModel):
     """What is read of a chat completion; the rest may be anything."""
 
     choices: list[_Choice] = Field(min_length=1)
-    model: str | None = None
-    system_fingerprint: str | None = None
+    model: str | None = Field(default=None, max_length=_LONGEST_NAME)
+    system_fingerprint: str | None = Field(default=None, max_length=_LONGEST_NAME)
 
     def reply(self) -> Reply:
         choice = self.choices[0]
@@ -230,18 +301,18 @@ def _verdict(reply: Reply, request: JudgeRequest, *, cached: bool) -> Verdict:
     )
 
 
-def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait, from Retry-After as seconds or as a date (RFC 9110, 10.2.3); None if it says neither."""
-    value = headers.get("retry-after", "").strip()
-    if value.isdecimal() and value.isascii():
-        return float(value[:9])
+class _Error(BaseModel):
+    message: str
+
+
+class _ErrorBody(BaseModel):
+    error: _Error
+
+
+def _read_error(body: bytes) -> str:
+    """What the server says of an error, as one short line."""
     try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - now).total_seconds())
-
-
-def _brief(message: str, key: str) -> str:
-    """One short line, without the key should the server repeat it."""
-    return " ".join(message.replace(key, "***").split())[:200]
+        said = _ErrorBody.model_validate_json(body).error.message
+    except ValidationError:
+        said = body[:1000].decode(errors="replace")
+    return " ".join(said.split())[:200]

@@ -102,6 +102,15 @@ class Original(Record):
     """Everything in which these two figures may differ from what the script itself would print."""
 
 
+class ServedBy(Record):
+    """One model, in one configuration, as the judge's server named it."""
+
+    model: str | None
+    fingerprint: str | None
+    replies: NonNegativeInt
+    """Verdicts of either view that rest on its replies, those without a verdict included."""
+
+
 class Result(Header):
     """One evaluation's figures in two views, with all that is needed to read them rightly."""
 
@@ -112,6 +121,8 @@ class Result(Header):
     original: Original
     unscored: dict[str, NonNegativeInt]
     """Why samples have no verdict: unavailable (no reply), refused, unparseable; with counts."""
+    judge_served_by: tuple[ServedBy, ...] = ()
+    """Who answered in the judge's name, most replies first; empty where no model was asked."""
     warnings: tuple[str, ...]
 
     def header(self) -> Header:

@@ -26,6 +26,8 @@ class Scoring:
     """Of the judge that is passed in: see judge_openai.judge_identity."""
     concurrency: int = 16
     """Calls to the judge under way at once."""
+    max_failures: float | None = None
+    """Answers that may stay without a verdict: below 1 a share, else a count; None: any number but all."""
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     generation_deviations: tuple[str, ...] = ()
     """Where the texts were made otherwise than by the original script: tiles, token limit, template."""
@@ -51,11 +53,15 @@ def score_predictions(
 
     A text without a complete answer is never judged for the honest view. What the original script would
     have taken as the answer is judged on its own where it differs from ours. Without a scorer there is no
-    BERTScore. Raises Unavailable if the judge answers nobody; see judge.judge_all.
+    BERTScore. The judge is closed in the end. Raises Unavailable if it answers nobody or too few; see
+    judge.judge_all. Scoring again then asks only about what the judge's cache does not hold.
     """
     samples = [_take_apart(prediction, scoring.marker) for prediction in predictions]
     items = [_item(sample, text) for sample in samples for text in sample.texts()]
-    verdicts = judge_all(judge, items, concurrency=scoring.concurrency)
+    try:
+        verdicts = judge_all(judge, items, concurrency=scoring.concurrency, max_failures=scoring.max_failures)
+    finally:
+        judge.close()
     similarities = _compare(items, scorer)
     lines = [_line(sample, verdicts, similarities) for sample in samples]
     header = Header(

@@ -63,11 +63,19 @@ class JudgeSpec(Section):
     max_tokens: int = Field(default=64, ge=1)
     """Longest reply, in tokens."""
     concurrency: int = Field(default=16, ge=1, le=1024)
-    """Calls under way at once."""
+    """Calls under way at once. Halved while the server says that there are too many (HTTP 429), then raised again."""
     timeout_seconds: float = Field(default=60, gt=0)
-    """Longest wait for one reply."""
+    """Longest wait for one reply, from the call to the reply's last byte."""
     max_retries: int = Field(default=5, ge=0)
-    """Further tries of one call after a failure that may pass."""
+    """Further tries of one call after a failure that may pass. What the server says in Retry-After is waited for."""
+    deadline_seconds: float = Field(default=600, gt=0)
+    """Longest time for one answer to be judged, from its first call on, with all tries and waits."""
+    max_calls: int | None = Field(default=None, ge=1)
+    """Most calls of one attempt at scoring, repeated ones included. One more ends it for now; replies are kept, so
+    that scoring again goes on. None: no limit."""
+    max_failures: float | None = Field(default=0.25, ge=0)
+    """Answers that may end without a verdict: below 1 their share, else their number. More end the scoring for now,
+    and scoring again asks only about those. None: any number but all; the result then says how many and why."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -51,6 +51,7 @@ def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
             marker=_marker(settings, generation),
             judge=judge_identity(judge),
             concurrency=judge.concurrency,
+            max_failures=judge.max_failures,
             statistics=StatisticsSettings(seed=settings["seed"]),
             generation_deviations=describe_deviations(generation),
         ),
@@ -103,6 +104,9 @@ def _judge_settings(spec: JudgeSpec) -> JudgeSettings:
         concurrency=spec.concurrency,
         timeout_seconds=spec.timeout_seconds,
         max_retries=spec.max_retries,
+        deadline_seconds=spec.deadline_seconds,
+        max_calls=spec.max_calls,
+        max_failures=spec.max_failures,
     )
 
 
