@@ -119,3 +119,42 @@ def test_a_judge_that_refuses_everybody_is_set_up_wrongly() -> None:
 def test_one_reply_is_enough_to_leave_the_others_unscored() -> None:
     verdicts = judge_all(CountingJudge({"a": AWAY, "b": RIGHT}), items("a", "b"), concurrency=1)
     assert [verdict.verdict for verdict in verdicts.values()] == ["unscored", "right"]
+
+
+UNCLEAR = Verdict(verdict="unscored", reason="unparseable: the reply is no verdict")
+
+
+@pytest.mark.parametrize(("allowed", "failing"), [(0.25, 25), (25, 25), (0, 0), (1, 1), (0.999, 99), (None, 99)])
+def test_so_many_failures_are_allowed(allowed: float | None, failing: int) -> None:
+    names = [str(number) for number in range(100)]
+    replies = {name: UNCLEAR if int(name) < failing else RIGHT for name in names}
+    verdicts = judge_all(CountingJudge(replies), items(*names), concurrency=4, max_failures=allowed)
+    assert [verdict.verdict for verdict in verdicts.values()].count("unscored") == failing
+
+
+@pytest.mark.parametrize(("allowed", "failing"), [(0.25, 26), (25, 26), (0, 1), (1, 2)])
+def test_one_failure_more_ends_the_scoring_for_now_and_says_how_many(allowed: float, failing: int) -> None:
+    names = [str(number) for number in range(100)]
+    replies = dict.fromkeys(names, RIGHT) | dict.fromkeys(names[-failing:], UNCLEAR) | {names[-1]: AWAY}
+    judge = CountingJudge(replies)
+    with pytest.raises(Unavailable, match=rf"{failing} of 100 answers got no verdict, .*maxFailures") as caught:
+        judge_all(judge, items(*names), concurrency=1, max_failures=allowed)
+    assert "1 unavailable" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert judge.closed
+
+
+def test_too_many_failures_are_not_waited_for() -> None:
+    names = [str(number) for number in range(1000)]
+    judge = CountingJudge({name: UNCLEAR if int(name) % 2 else RIGHT for name in names})
+    with pytest.raises(Unavailable):
+        judge_all(judge, items(*names), concurrency=1, max_failures=10)
+    assert len(judge.calls) == 22
+
+
+def test_an_error_of_one_call_ends_all() -> None:
+    judge = CountingJudge({"a": RIGHT})
+    with pytest.raises(KeyError):
+        judge_all(judge, items("b", *map(str, range(500))), concurrency=1)
+    assert judge.calls == ["b"]
+    assert judge.closed

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tandem.errors import BadConfiguration
+from tandem.errors import BadConfiguration, Fault, Unavailable
 from tandem.evaluate.fake_judge import FakeJudgeServer, FakeReply, exact_match_reply
 from tandem.evaluate.judge import ExactMatchJudge, JudgeSettings
 from tandem.evaluate.judge_cache import JudgeCache, Reply
 from tandem.evaluate.judge_openai import OpenAIJudge, judge_faults, judge_identity, open_judge
 from tandem.evaluate.judge_prompt import build_request
 from tandem.evaluate.records import Verdict
+from tandem.store.contract import Corrupt
 from tandem.store.directory import Directory
 
 KEY = "sk-the-secret"
@@ -38,6 +41,7 @@ class Bench:
             sleep=self.waits.append,
             jitter=lambda: 1.0,
             now=lambda: NOW,
+            clock=lambda: sum(self.waits),
         )
 
     def ask(self, prediction: str = "a cyst") -> Verdict:
@@ -138,6 +142,89 @@ def test_a_body_that_is_no_completion_is_tried_again(bench: Callable[..., Bench]
     assert len(one.server.requests) == 2
 
 
+@pytest.mark.parametrize("reply", [FakeReply(reset=True), FakeReply(cut=20), FakeReply(drip_seconds=1.0)])
+def test_an_answer_that_breaks_off_or_never_ends_is_tried_again(bench: Callable[..., Bench], reply: FakeReply) -> None:
+    one = bench(reply, timeout_seconds=0.3)
+    assert one.ask().verdict == "right"
+    assert len(one.server.requests) == 2
+
+
+def test_the_type_that_a_server_gives_its_answer_decides_nothing(bench: Callable[..., Bench]) -> None:
+    one = bench(
+        FakeReply(body=b"<html>Sign in</html>", content_type="text/html"),
+        FakeReply(content_type="text/plain"),
+    )
+    assert one.ask().verdict == "right"
+    assert len(one.server.requests) == 2
+
+
+def test_a_sample_has_so_much_time_for_all_its_tries(bench: Callable[..., Bench]) -> None:
+    one = bench(*[FakeReply(status=503)] * 9, deadline_seconds=7.0, max_retries=9)
+    verdict = one.ask()
+    assert (verdict.verdict, verdict.reason) == ("unscored", "unavailable: HTTP 503; the sample's time is up")
+    assert one.waits == [0.5, 1.0, 2.0]
+    assert len(one.server.requests) == 4
+
+
+def test_the_last_call_gets_what_is_left_of_the_samples_time(bench: Callable[..., Bench]) -> None:
+    wait = FakeReply(status=503, headers={"Retry-After": "9"})
+    one = bench(wait, FakeReply(hang=True), deadline_seconds=9.25, timeout_seconds=60.0, max_retries=1)
+    assert one.ask().reason == "unavailable: no whole reply in 0.25 s"
+
+
+def test_no_call_is_made_beyond_the_limit_and_the_next_scoring_goes_on(
+    bench: Callable[..., Bench], cache: JudgeCache
+) -> None:
+    one = bench(FakeReply(status=503), cache=cache, max_calls=3)
+    assert one.ask("one").verdict == "wrong"
+    assert one.ask("two").verdict == "wrong"
+    with pytest.raises(Unavailable, match=r"3 calls were made, as many as judge\.maxCalls allows") as caught:
+        one.ask("three")
+    assert "\n" not in str(caught.value)
+    assert one.ask("two").cached
+    again = OpenAIJudge(settings=one.settings, key=KEY, cache=cache)
+    assert [again.judge("Which?", "A cyst.", text).cached for text in ("one", "two", "three")] == [True, True, False]
+    again.close()
+    assert len(one.server.requests) == 4
+
+
+def test_a_reply_as_long_as_a_book_is_neither_kept_nor_asked_for_again(bench: Callable[..., Bench]) -> None:
+    verdict = bench(FakeReply(content="x" * 65_537)).ask()
+    assert verdict == Verdict(verdict="unscored", reason="unparseable: a reply of 65537 characters; 65536 are the most")
+
+
+@pytest.mark.parametrize("field", ["model", "system_fingerprint"])
+def test_a_server_whose_name_is_as_long_as_a_book_is_not_believed(bench: Callable[..., Bench], field: str) -> None:
+    body = {"choices": [{"message": {"content": "yes"}}], field: "x" * 257}
+    verdict = bench(FakeReply(body=json.dumps(body).encode()), max_retries=0).ask()
+    assert verdict == Verdict(verdict="unscored", reason="unavailable: the reply is no chat completion")
+
+
+def test_fewer_calls_run_at_once_after_too_many_requests_and_more_again_later(bench: Callable[..., Bench]) -> None:
+    one = bench(FakeReply(status=429), FakeReply(status=429), FakeReply(status=500), concurrency=32)
+    one.ask("first")
+    assert one.judge.pace.limit == 8
+    for number in range(8):
+        one.ask(str(number))
+    assert one.judge.pace.limit == 10
+
+
+def test_closing_ends_calls_and_waits_at_once() -> None:
+    waits = FakeReply(status=503, headers={"Retry-After": "300"})
+    began = time.monotonic()
+    with FakeJudgeServer(lambda request: waits if "wait" in str(request) else FakeReply(hang=True)) as server:
+        settings = JudgeSettings(kind="openai", base_url=server.base_url, model="m", concurrency=2)
+        judge = OpenAIJudge(settings=settings, key=KEY)
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(judge.judge, "q", "r", text) for text in ("wait", "hang", "wait", "hang")]
+            while len(server.requests) < 3:
+                time.sleep(0.001)
+            judge.close()
+            verdicts = [one.result(timeout=30) for one in asked]
+    assert {verdict.verdict for verdict in verdicts} == {"unscored"}
+    assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("content", ["No, it says yes", "", None, '{"verdict": "ri'])
 def test_an_unclear_reply_is_unscored_and_kept_word_for_word(bench: Callable[..., Bench], content: str | None) -> None:
     verdict = bench(FakeReply(content=content)).ask()
@@ -151,8 +238,10 @@ def test_a_reply_cut_off_by_the_token_limit_is_no_verdict(bench: Callable[..., B
     assert "cut off" in (verdict.reason or "")
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_wrong_key_or_address_ends_the_scoring_in_one_line(bench: Callable[..., Bench], status: int) -> None:
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 401, 402, 403, 404])
+def test_a_wrong_key_or_address_or_an_empty_account_ends_the_scoring_in_one_line(
+    bench: Callable[..., Bench], status: int
+) -> None:
     one = bench(FakeReply(status=status))
     with pytest.raises(BadConfiguration, match=f"HTTP {status}") as caught:
         one.ask()
@@ -211,6 +300,37 @@ class TestCache:
 
         assert bench(cache=JudgeCache(Damaged())).ask().verdict == "right"
 
+    @pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[[[", b"another's reply", b"no verdict"])
+    def test_a_damaged_entry_is_replaced_by_one_beside_it(
+        self, bench: Callable[..., Bench], tmp_path: Path, body: bytes
+    ) -> None:
+        store = Directory(tmp_path / "store")
+        one = bench(cache=JudgeCache(store))
+        request = build_request(one.settings, "Which?", "A cyst.", "a cyst")
+        other = build_request(one.settings, "Which?", "A cyst.", "an abscess")
+        entry = {"format": "tandem.dev/judge-cache/v1", "request": request.model_dump(), "reply": {"content": "hm"}}
+        special = {
+            b"another's reply": json.dumps(entry | {"request": other.model_dump(), "reply": {"content": "right"}}),
+            b"no verdict": json.dumps(entry),
+        }
+        store.put_if_absent(f"cache/judge/{request.sha256}.json", special.get(body, "").encode() or body)
+        assert [one.ask().cached for _ in range(3)] == [False, True, True]
+        assert len(one.server.requests) == 1
+        assert [entry.key[76:] for entry in store.list("cache/judge/")] == ["-1.json", ".json"]
+
+    def test_an_entry_that_the_store_itself_finds_damaged_is_replaced_too(
+        self, bench: Callable[..., Bench], tmp_path: Path
+    ) -> None:
+        class Rotten(Directory):
+            def get(self, key: str) -> bytes:
+                if not key.endswith("-2.json"):
+                    super().get(key)
+                    raise Corrupt(Fault(where=key, what="it was changed", remedy="Do not use it"))
+                return super().get(key)
+
+        one = bench(cache=JudgeCache(Rotten(tmp_path / "store")))
+        assert [one.ask().cached for _ in range(4)] == [False, False, False, True]
+
     def test_nothing_secret_is_kept(self, bench: Callable[..., Bench], tmp_path: Path) -> None:
         store = Directory(tmp_path / "store")
         bench(cache=JudgeCache(store)).ask()
@@ -240,6 +360,19 @@ class TestOpening:
     def test_with_url_model_and_key_there_is_no_fault(self) -> None:
         settings = JudgeSettings(kind="openai", base_url="https://judge.example/v1", model="m")
         assert judge_faults(settings, {"TANDEM_JUDGE_API_KEY": "k"}) == []
+
+    @pytest.mark.parametrize("key", ["sk-1\nHost: elsewhere", "sk-\x00", "schlüssel"])
+    def test_a_key_that_is_none_is_said_without_showing_it(self, key: str) -> None:
+        settings = JudgeSettings(kind="openai", base_url="https://judge.example/v1", model="m")
+        (fault,) = judge_faults(settings, {"TANDEM_JUDGE_API_KEY": key})
+        assert key not in str(fault)
+
+    def test_white_space_around_the_key_does_not_count(self, bench: Callable[..., Bench]) -> None:
+        one = bench()
+        judge = open_judge(one.settings, environment={"TANDEM_JUDGE_API_KEY": f" {KEY}\n"})
+        judge.judge("q", "r", "p")
+        judge.close()
+        assert one.server.keys == [KEY]
 
     def test_the_key_is_not_in_the_judges_repr(self) -> None:
         settings = JudgeSettings(kind="openai", base_url="https://judge.example/v1", model="m")

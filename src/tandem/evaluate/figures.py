@@ -93,7 +93,7 @@ def _reasons(lines: Sequence[ScoreLine]) -> dict[str, int]:
 
 def _served_by(lines: Sequence[ScoreLine]) -> tuple[ServedBy, ...]:
     verdicts = [line.verdict for line in lines] + [line.original.verdict for line in lines if line.original]
-    served = Counter((one.served_model, one.fingerprint) for one in verdicts if one.served_model is not None)
+    served = Counter((one.served_model, one.fingerprint) for one in verdicts if one.reply is not None)
     ordered = sorted(served.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
     return tuple(ServedBy(model=model, fingerprint=mark, replies=count) for (model, mark), count in ordered)
 
@@ -110,7 +110,7 @@ def _warnings(lines: Sequence[ScoreLine]) -> list[str]:
     unscored = sum(line.verdict.verdict == "unscored" for line in lines)
     if unscored:
         warnings.append(f"{unscored} of {len(lines)} samples have no verdict and are not in the accuracy.")
-    models = list(dict.fromkeys(served.model or "" for served in _served_by(lines)))
+    models = list(dict.fromkeys(served.model or "one without a name" for served in _served_by(lines)))
     if len(models) > 1:
         warnings.append(f"The judge's replies came from {len(models)} models: {', '.join(models[:5])}.")
     truncated = sum(line.status == "truncated" for line in lines)

@@ -13,7 +13,6 @@ class Pace:
         """The limit that is never exceeded."""
         self.limit = most
         """Calls that may run at once now; at least 1."""
-        self._step = max(1, most // 16)
         self._running = 0
         self._begun = 0
         self._begun_at_shrinking = 0
@@ -35,14 +34,16 @@ class Pace:
         """Give the slot of this call back, and say whether the server wanted fewer.
 
         The calls that were under way when the limit shrank are not news: only a later one shrinks it again.
-        It grows by a sixteenth of the maximum after as many calls without complaint as the limit allows at once.
+        After as many calls without complaint as it allows at once, it grows by a sixteenth of the maximum, but by no
+        more than a quarter of itself, so that a small limit is felt for in small steps.
         """
         with self._changed:
             self._running -= 1
             if not too_many:
                 self._fine += 1
                 if self._fine >= self.limit:
-                    self.limit = min(self.most, self.limit + self._step)
+                    step = max(1, min(self.most // 16, self.limit // 4))
+                    self.limit = min(self.most, self.limit + step)
                     self._fine = 0
             elif number > self._begun_at_shrinking:
                 self.limit = max(1, self.limit // 2)
