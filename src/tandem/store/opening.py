@@ -19,11 +19,11 @@ _SECOND = b"A server that keeps put-if-absent never stores this.\n"
 
 
 def open_store(url: str) -> Store:
-    """Open './folder', '/folder', 'file:///folder' or 's3://bucket/prefix'; asks the server nothing.
+    """Open 'folder', '/folder', 'file:///folder' or 's3://bucket/prefix'; asks the server nothing.
 
     Raises BadConfiguration for any other address, and for AWS settings that cannot be used.
     """
-    if url.startswith(("/", "./", "../")) or url in (".", ".."):
+    if url.strip() and ":" not in url:
         return Directory(Path(url))
     scheme, _, rest = url.partition("://")
     place, _, path = rest.partition("/")
