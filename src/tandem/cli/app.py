@@ -127,6 +127,38 @@ def push(
 
 
 @app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A checkpoint in the remote-code format: a folder, s3:// or a hub id.")
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="The folder to make, in the native format.")],
+    revision: Annotated[str | None, typer.Option(help="The commit, if SRC is a hub id.")] = None,
+) -> None:
+    """Convert an InternVL2.5 or InternVL3 to the native format; no code of the checkpoint is run."""
+    from tandem.cli.convert import convert_model
+
+    convert_model(source, destination, revision)
+
+
+@app.command()
+def merge(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A Run's id, or the folder of an adapter.")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="The folder to make, a plain checkpoint.")],
+    store: StoreUrl = DEFAULT_STORE,
+    checkpoint: Annotated[
+        str, typer.Option(help="best, last or a step. Without it: the adapter that training ended with.")
+    ] = "",
+    base: Annotated[
+        str | None, typer.Option(help="Folder or s3:// of the base model, if it is not where it was in training.")
+    ] = None,
+) -> None:
+    """Merge a Run's adapter into its base model: one checkpoint that transformers and vLLM load."""
+    from tandem.cli.merge import merge_run
+
+    merge_run(run, destination, store, checkpoint=checkpoint, base=base)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the Run file."""
     from tandem.cli.schema import print_schema

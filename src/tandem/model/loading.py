@@ -45,6 +45,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
                 remedy="Use the tokenizer that was published with this InternVL checkpoint.",
             )
         )
+    # transformers leaves this to tokenizer.json's rules and forgets the flag, which our prompts are built by.
+    ready: Any = tokenizer
+    if ready.bos_token_id is not None and ready("")["input_ids"] == [ready.bos_token_id]:
+        ready.add_bos_token = True
     return tokenizer
 
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tandem.errors import BadData, Fault
 from tandem.evaluate.generate import Progress
 from tandem.evaluate.job import GenerateJob
 from tandem.evaluate.run_generate import run_generate
 from tandem.inputs.resolve import require
 from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
-from tandem.record.commit import Commit, Tree, fetch_files, read_commit, read_file
 from tandem.record.evaluation import find_evaluation
 from tandem.spec import EvalSpec, Subject
+from tandem.stage.adapters import fetch_trained_adapter
 from tandem.stage.context import Context
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tandem.json")
-"""What an evaluation needs of an adapter or checkpoint; a checkpoint's optimizer state stays where it is."""
 
 
 def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
@@ -64,35 +58,4 @@ def _fetch_adapter(context: Context, evaluation: EvalSpec, checkpoint: int | Non
         return None
     if context.spec.train is None:
         return context.use_input("spec.model.adapter")
-    commit = read_commit(context.store, context.facts.place, "train")
-    folder = context.work / "adapter"
-    if evaluation.of is Subject.ADAPTER:
-        names = tuple(f"adapter/{name}" for name in ADAPTER_FILES)
-        fetch_files(context.store, commit.tree, names, context.work)
-        return folder
-    step = checkpoint if checkpoint is not None else _choose_step(context, commit, evaluation.of)
-    fetch_files(context.store, _find_checkpoint(commit, step), ADAPTER_FILES, folder)
-    if not (folder / "tandem.json").exists():
-        fetch_files(context.store, commit.tree, ("adapter/tandem.json",), context.work / "card")
-        shutil.copy(context.work / "card" / "adapter" / "tandem.json", folder / "tandem.json")
-    return folder
-
-
-def _choose_step(context: Context, commit: Commit, subject: Subject) -> int:
-    if subject is Subject.CHECKPOINT_LAST:
-        return max(commit.checkpoints)
-    best = json.loads(read_file(context.store, commit.tree, "train.json"))["checkpoints"]["best"]
-    return int(best["step"])
-
-
-def _find_checkpoint(commit: Commit, step: int) -> Tree:
-    tree = commit.checkpoints.get(step)
-    if tree is None:
-        raise BadData(
-            Fault(
-                where=f"checkpoint of step {step}",
-                what=f"is not in the store, which has {sorted(commit.checkpoints)}",
-                remedy="Evaluate one of those, or the adapter.",
-            )
-        )
-    return tree
+    return fetch_trained_adapter(context.store, context.facts.place, evaluation.of, checkpoint, context.work)
