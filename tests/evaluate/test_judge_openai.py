@@ -104,6 +104,12 @@ def test_the_servers_own_waiting_time_is_honoured(bench: Callable[..., Bench]) -
     assert one.waits == [17.0, 40.0, 2.0]
 
 
+def test_a_server_that_asks_for_no_wait_is_not_hammered(bench: Callable[..., Bench]) -> None:
+    one = bench(*[FakeReply(status=429, headers={"Retry-After": "0"})] * 99, deadline_seconds=5.0)
+    assert one.ask().verdict == "unscored"
+    assert one.waits == [0.5] * 9
+
+
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(bench: Callable[..., Bench]) -> None:
     one = bench(FakeReply(status=429, headers={"Retry-After": "3600"}))
     verdict = one.ask()
@@ -164,6 +170,26 @@ def test_a_sample_has_so_much_time_for_all_its_tries(bench: Callable[..., Bench]
     assert (verdict.verdict, verdict.reason) == ("unscored", "unavailable: HTTP 503; the sample's time is up")
     assert one.waits == [0.5, 1.0, 2.0]
     assert len(one.server.requests) == 4
+
+
+def test_too_many_requests_cost_time_but_no_try(bench: Callable[..., Bench]) -> None:
+    one = bench(*[FakeReply(status=429)] * 4, FakeReply(status=500), max_retries=1)
+    assert one.ask().verdict == "right"
+    assert one.waits == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_too_many_requests_for_the_samples_whole_time_leave_it_unscored(bench: Callable[..., Bench]) -> None:
+    one = bench(*[FakeReply(status=429)] * 99, deadline_seconds=30.0)
+    assert one.ask().reason == "unavailable: HTTP 429; the sample's time is up"
+    assert one.waits == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_an_account_without_money_is_not_waited_for(bench: Callable[..., Bench]) -> None:
+    body = json.dumps({"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}).encode()
+    one = bench(FakeReply(status=429, body=body))
+    with pytest.raises(BadConfiguration, match=r"HTTP 429.*Pay for the account"):
+        one.ask()
+    assert one.waits == []
 
 
 def test_the_last_call_gets_what_is_left_of_the_samples_time(bench: Callable[..., Bench]) -> None:

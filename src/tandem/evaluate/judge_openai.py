@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from threading import Event, Lock
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, ValidationError
-
 from tandem.errors import BadConfiguration, Fault, Unavailable
 from tandem.evaluate.judge import (
-    REFUSED,
     UNAVAILABLE,
     UNPARSEABLE,
     ExactMatchJudge,
@@ -23,8 +21,9 @@ from tandem.evaluate.judge import (
     JudgeIdentity,
     JudgeSettings,
 )
+from tandem.evaluate.judge_answers import Failure, read_answer
 from tandem.evaluate.judge_cache import JudgeCache, Reply
-from tandem.evaluate.judge_http import Exchange, HttpAnswer, NoAnswer, read_retry_after
+from tandem.evaluate.judge_http import Exchange, NoAnswer
 from tandem.evaluate.judge_pace import Pace
 from tandem.evaluate.judge_prompt import ORIGINAL_TEMPERATURE, JudgeRequest, build_request
 from tandem.evaluate.records import Verdict
@@ -32,13 +31,7 @@ from tandem.evaluate.records import Verdict
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 60.0
 
-_LONGEST_CONTENT = 65_536
-"""Characters of a message; the original's judge may write some thousand, and each stands in a score line."""
-_LONGEST_NAME = 256
-
-_TOO_MANY = 429
-_TEMPORARY = frozenset({408, 409, 425, _TOO_MANY})
-_LOCKED_OUT = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404})
+_STOPPED = Failure(reason=f"{UNAVAILABLE}: stopped", temporary=False)
 
 
 def open_judge(
@@ -144,7 +137,7 @@ class OpenAIJudge:
         if kept is not None:
             return _verdict(kept, request, cached=True)
         answer = self._ask(request)
-        if isinstance(answer, _Failure):
+        if isinstance(answer, Failure):
             return Verdict(verdict="unscored", reason=answer.reason)
         reply = self.cache.keep(request, answer) if self.cache else answer
         return _verdict(reply, request, cached=False)
@@ -155,15 +148,17 @@ class OpenAIJudge:
         self.pace.close()
         self._exchange.close()
 
-    def _ask(self, request: JudgeRequest) -> Reply | _Failure:
+    def _ask(self, request: JudgeRequest) -> Reply | Failure:
         """Call until there is a reply, a failure that cannot pass, or no try or no time left.
 
-        The sample's time runs from its first call on, so that waiting for a turn costs it nothing.
+        The sample's time runs from its first call on, so that waiting for a turn costs it nothing. To be told that
+        there are too many calls is no failure of this one: it costs time, not a try.
         """
         body = json.dumps({"model": request.model, "messages": request.messages, **request.options}).encode()
         end: float | None = None
         answer = _STOPPED
-        for number in range(self.settings.max_retries + 1):
+        tries_left = self.settings.max_retries + 1
+        for number in count():
             call = self.pace.begin()
             if call is None:
                 return _STOPPED
@@ -174,23 +169,25 @@ class OpenAIJudge:
                 if start >= end:
                     return answer
                 answered = self._try(body, min(self.settings.timeout_seconds, end - start))
-                too_many = isinstance(answered, _Failure) and answered.too_many
+                too_many = isinstance(answered, Failure) and answered.too_many
             finally:
                 self.pace.end(call, too_many=too_many)
-            if isinstance(answered, Reply) or not answered.temporary or number == self.settings.max_retries:
+            tries_left -= not too_many
+            if isinstance(answered, Reply) or not answered.temporary or not tries_left:
                 return answered
             answer = answered
             wait = self._wait_after(answer, number)
             if self.clock() + wait >= end:
                 asked = f", asked to wait {wait:.0f} s" if answer.wait is not None else ""
-                return _Failure(reason=f"{answer.reason}{asked}; the sample's time is up")
+                return Failure(reason=f"{answer.reason}{asked}; the sample's time is up")
             self._pause(wait)
-        return answer
+        raise AssertionError("count() does not end")
 
-    def _wait_after(self, failure: _Failure, number: int) -> float:
+    def _wait_after(self, failure: Failure, number: int) -> float:
+        spread = 0.5 + self.jitter() / 2
         if failure.wait is not None:
-            return failure.wait
-        return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(number, 10)) * (0.5 + self.jitter() / 2)
+            return max(failure.wait, _FIRST_WAIT * spread)
+        return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(number, 10)) * spread
 
     def _pause(self, seconds: float) -> None:
         if self.sleep is None:
@@ -198,22 +195,13 @@ class OpenAIJudge:
         else:
             self.sleep(seconds)
 
-    def _try(self, body: bytes, seconds: float) -> Reply | _Failure:
+    def _try(self, body: bytes, seconds: float) -> Reply | Failure:
         self._count_call()
         try:
             answer = self._exchange.post(body, seconds=seconds)
         except NoAnswer as error:
-            return _Failure(reason=f"{UNAVAILABLE}: {str(error).replace(self.key, '***')}")
-        if answer.status != 200:
-            return self._failure(answer)
-        try:
-            reply = _Completion.model_validate_json(answer.body).reply()
-        except ValidationError:
-            return _Failure(reason=f"{UNAVAILABLE}: the reply is no chat completion")
-        if len(reply.content) > _LONGEST_CONTENT:
-            what = f"a reply of {len(reply.content)} characters; {_LONGEST_CONTENT} are the most"
-            return _Failure(reason=f"{UNPARSEABLE}: {what}", temporary=False)
-        return reply
+            return Failure(reason=f"{UNAVAILABLE}: {str(error).replace(self.key, '***')}")
+        return read_answer(answer, self.settings, key=self.key, now=self.now())
 
     def _count_call(self) -> None:
         most = self.settings.max_calls
@@ -228,65 +216,6 @@ class OpenAIJudge:
                 )
             self._calls += 1
 
-    def _failure(self, answer: HttpAnswer) -> _Failure:
-        status = answer.status
-        if status in _LOCKED_OUT:
-            remedies = {
-                402: "Pay for the account, then score again: replies already given are kept",
-                401: f"Check the key in {self.settings.key_env}",
-                403: f"Check the key in {self.settings.key_env}",
-            }
-            remedy = remedies.get(status, f"Check judge.baseUrl and judge.model ({self.settings.model})")
-            where = f"judge {self.settings.base_url}"
-            raise BadConfiguration(Fault(where=where, what=f"answered HTTP {status}", remedy=remedy))
-        if status not in _TEMPORARY and status < 500:
-            said = _read_error(answer.body).replace(self.key, "***")
-            return _Failure(reason=f"{REFUSED}: HTTP {status} {said}".rstrip(), temporary=False)
-        return _Failure(
-            reason=f"{UNAVAILABLE}: HTTP {status}",
-            wait=read_retry_after(answer.retry_after, self.now()),
-            too_many=status == _TOO_MANY,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    reason: str
-    temporary: bool = True
-    wait: float | None = None
-    """Seconds that the server asked for."""
-    too_many: bool = False
-    """Whether the server wants fewer calls."""
-
-
-_STOPPED = _Failure(reason=f"{UNAVAILABLE}: stopped", temporary=False)
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = Field(default=None, max_length=_LONGEST_NAME)
-
-
-class _Completion(BaseModel):
-    """What is read of a chat completion; the rest may be anything."""
-
-    choices: list[_Choice] = Field(min_length=1)
-    model: str | None = Field(default=None, max_length=_LONGEST_NAME)
-    system_fingerprint: str | None = Field(default=None, max_length=_LONGEST_NAME)
-
-    def reply(self) -> Reply:
-        choice = self.choices[0]
-        return Reply(
-            content=(choice.message.content or "").strip(),
-            finish_reason=choice.finish_reason,
-            served_model=self.model,
-            fingerprint=self.system_fingerprint,
-        )
-
 
 def _verdict(reply: Reply, request: JudgeRequest, *, cached: bool) -> Verdict:
     verdict = reply.verdict(request.protocol)
@@ -299,20 +228,3 @@ def _verdict(reply: Reply, request: JudgeRequest, *, cached: bool) -> Verdict:
         fingerprint=reply.fingerprint,
         cached=cached,
     )
-
-
-class _Error(BaseModel):
-    message: str
-
-
-class _ErrorBody(BaseModel):
-    error: _Error
-
-
-def _read_error(body: bytes) -> str:
-    """What the server says of an error, as one short line."""
-    try:
-        said = _ErrorBody.model_validate_json(body).error.message
-    except ValidationError:
-        said = body[:1000].decode(errors="replace")
-    return " ".join(said.split())[:200]

@@ -67,7 +67,8 @@ class JudgeSpec(Section):
     timeout_seconds: float = Field(default=60, gt=0)
     """Longest wait for one reply, from the call to the reply's last byte."""
     max_retries: int = Field(default=5, ge=0)
-    """Further tries of one call after a failure that may pass. What the server says in Retry-After is waited for."""
+    """Further tries of one call after a failure that may pass; to be told that there are too many calls (HTTP 429)
+    is none. The server's Retry-After is waited for."""
     deadline_seconds: float = Field(default=600, gt=0)
     """Longest time for one answer to be judged, from its first call on, with all tries and waits."""
     max_calls: int | None = Field(default=None, ge=1)
