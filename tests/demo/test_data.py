@@ -64,10 +64,10 @@ def test_held_out_questions_are_read_by_the_evaluations_own_reader(data: Path) -
 
 
 def test_held_out_and_validation_digits_are_in_no_other_set(data: Path) -> None:
-    sets = [{image.name for sample in read(data, meta) for image in sample.images}
-            for meta in (BASE_META, TRAIN_META, VALIDATION_META)]  # fmt: skip
-    sets.append({Path(name).name for sample in read_eval_samples(data / HELDOUT) for name in sample.images})
-    assert sum(map(len, sets)) == len(set().union(*sets)) == 1797
+    taught = {image.name for meta in (BASE_META, TRAIN_META) for sample in read(data, meta) for image in sample.images}
+    checked = {image.name for sample in read(data, VALIDATION_META) for image in sample.images}
+    asked = {Path(name).name for sample in read_eval_samples(data / HELDOUT) for name in sample.images}
+    assert len(taught) + len(checked) + len(asked) == len(taught | checked | asked) == 1797
 
 
 def test_questions_of_training_and_evaluation_are_the_same_but_for_the_pictures(data: Path) -> None:
