@@ -1,0 +1,144 @@
+"""The demo as a newcomer runs it, on a folder and on a real S3 server: it learns, and it repeats to the byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tandem.record.commit import Commit, read_commit, read_file
+from tandem.record.run import find_run
+from tandem.store import Store, open_store
+from tandem.store.layout import RunPlace
+from tests.e2e.desk import Desk
+from tests.servers import S3Server
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A demo that has ended, and the store that holds it."""
+
+    desk: Desk
+    store: Store
+    place: RunPlace
+    described: Any
+
+    def commit(self, stage: str) -> Commit:
+        return read_commit(self.store, self.place, stage)
+
+    def read(self, stage: str, name: str) -> bytes:
+        return read_file(self.store, self.commit(stage).tree, name)
+
+    def read_what_must_repeat(self) -> dict[str, bytes]:
+        return {
+            "adapter": self.read("train", "adapter/adapter_model.safetensors"),
+            "base's texts": self.read("generate/base/0", "part-00000.jsonl"),
+            "adapter's texts": self.read("generate/adapter/0", "part-00000.jsonl"),
+        }
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's folder as `make demo` prepares it."""
+    root = tmp_path_factory.mktemp("demo")
+    (root / "jobs").mkdir()
+    shutil.copy(ROOT / "jobs" / "demo.yaml", root / "jobs" / "demo.yaml")
+    answer = Desk(folder=root).tandem("demo", "prepare", "demo")
+    assert answer.code == 0, answer.err
+    return root
+
+
+def run_demo(desk: Desk, store_url: str) -> Finished:
+    answer = desk.tandem("run", "jobs/demo.yaml", "--store", store_url, "-o", "json")
+    assert answer.code == 0, answer.err
+    store = open_store(store_url)
+    place, _ = find_run(store, "local", "demo")
+    return Finished(desk=desk, store=store, place=place, described=json.loads(answer.out))
+
+
+@pytest.fixture(scope="module")
+def on_folder(inputs: Path) -> Finished:
+    return run_demo(Desk(folder=inputs), str(inputs / "store"))
+
+
+@pytest.fixture(scope="module")
+def on_s3(inputs: Path, versitygw: S3Server) -> Iterator[Finished]:
+    versitygw.client().create_bucket(Bucket="demo")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in versitygw.environment().items():
+            patch.setenv(name, value)
+        yield run_demo(Desk(folder=inputs), "s3://demo/team")
+
+
+def results(finished: Finished) -> dict[str, Any]:
+    return {entry["eval"]: entry["result"] for entry in finished.described["results"]}
+
+
+def test_the_base_never_writes_the_marker_and_the_adapter_learns_task_and_format(on_folder: Finished) -> None:
+    base, adapter = (results(on_folder)[name]["metrics"] for name in ("base", "adapter"))
+    assert base["marker_rate"]["value"] == 0
+    assert base["accuracy"]["all"]["value"] == 0
+    assert adapter["marker_rate"]["n"] >= 200
+    assert adapter["marker_rate"]["value"] >= 0.98
+    assert adapter["accuracy"]["closed"]["value"] >= 0.95
+    assert adapter["exact"]["open"]["value"] >= 0.95
+
+
+def test_the_same_seed_gives_the_same_bytes_on_a_folder_and_on_s3(on_folder: Finished, on_s3: Finished) -> None:
+    assert on_folder.read_what_must_repeat() == on_s3.read_what_must_repeat()
+
+
+def test_everything_a_result_depends_on_is_in_the_store(on_folder: Finished) -> None:
+    record = json.loads(on_folder.store.get(on_folder.place.record))
+    assert set(record["inputs"]) == {
+        "spec.model.source",
+        "spec.train.meta",
+        "spec.train.validation.meta",
+        "spec.evals[base].data",
+        "spec.evals[adapter].data",
+    }
+    environment = json.loads(on_folder.read("train", "environment.json"))
+    assert "torch" in json.dumps(environment)
+    card = json.loads(on_folder.read("train", "adapter/tandem.json"))
+    assert card["tiles"] == {"max": 2, "rule": "perSample", "thumbnail": True}
+    assert sorted(on_folder.commit("train").checkpoints) == [50, 100, 150]
+
+
+def test_metrics_are_written_line_by_line(on_folder: Finished) -> None:
+    lines = [json.loads(line) for line in on_folder.read("train", "metrics.jsonl").splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(10, 151, 10))
+    assert {"lr", "grad_norm", "samples_per_second", "tokens_per_second", "memory"} <= set(lines[0])
+    assert [line["step"] for line in lines if "validation_loss" in line] == [50, 100, 150]
+
+
+def test_the_report_shows_both_models_and_what_was_learnt(on_folder: Finished) -> None:
+    answer = on_folder.desk.tandem("demo", "report", "--store", str(on_folder.desk.folder / "store"))
+    assert answer.code == 0, answer.err
+    assert "marker rate" in answer.out
+    assert "right answer without the marker to" in answer.out
+    assert "No model has judged any answer" in answer.out
+
+
+def test_logs_are_kept_with_the_execution(on_folder: Finished) -> None:
+    answer = on_folder.desk.tandem("logs", "demo", "--stage", "train", "--store", str(on_folder.desk.folder / "store"))
+    assert "step 150/150" in answer.out
+
+
+def test_a_first_small_run_is_a_run_of_its_own(inputs: Path, on_folder: Finished) -> None:
+    text = (inputs / "jobs" / "demo.yaml").read_text()
+    small = text.replace("  seed: 0\n", "  seed: 0\n  limit: 40\n").replace("steps: 150", "steps: 2")
+    small = small.replace("of: adapter,", "of: checkpoint-best,")
+    (inputs / "jobs" / "small.yaml").write_text(small)
+    answer = on_folder.desk.tandem("run", "jobs/small.yaml", "--store", str(inputs / "store"), "-o", "json")
+    assert answer.code == 0, answer.err
+    described = json.loads(answer.out)
+    assert described["run"] != on_folder.place.run_id
+    assert [entry["result"]["samples"]["total"] for entry in described["results"]] == [40, 40]
