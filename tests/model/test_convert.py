@@ -113,7 +113,11 @@ def test_every_number_of_the_source_is_in_the_result_once(family: str, converted
     assert {weight.dtype for weight in result} == {"BF16"}
     config = json.loads((converted[family] / "config.json").read_text())
     assert (config["dtype"], config["tie_word_embeddings"]) == ("bfloat16", False)
-    assert config["text_config"]["model_type"] == {"qwen2": "qwen2", "internlm2": "llama"}[family]
+    text = config["text_config"]
+    rotation = {"rope_type": "dynamic", "factor": 2.0}
+    assert text["rope_parameters"] == {"rope_theta": 1e6, **rotation}
+    assert (text["rope_theta"], text["rope_scaling"]) == (1e6, rotation)  # what transformers 4 reads
+    assert text["model_type"] == {"qwen2": "qwen2", "internlm2": "llama"}[family]
 
 
 def test_generation_ends_at_the_end_of_the_turn_and_keeps_the_rest(copy: Path, family: str, tmp_path: Path) -> None:

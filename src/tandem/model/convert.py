@@ -176,10 +176,16 @@ def verify(folder: Path, expected: dict[str, tuple[int, ...]]) -> ModelInfo:
 
 
 def _save_config(folder: Path, native: dict[str, Any]) -> None:
-    """Write config.json as transformers does."""
+    """Write config.json as transformers 5 does, and the rotation also as version 4 and what is built on it read it."""
     from transformers import InternVLConfig
 
-    InternVLConfig(**native).save_pretrained(folder)
+    InternVLConfig.from_dict(native).save_pretrained(folder)
+    written = read_object(folder / "config.json")
+    rotation = dict(native["text_config"]["rope_parameters"])
+    written["text_config"]["rope_theta"] = rotation.pop("rope_theta")
+    if rotation["rope_type"] != "default":
+        written["text_config"]["rope_scaling"] = rotation
+    write_json(folder / "config.json", written)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -285,6 +285,7 @@ def _describe(tokenizer: Tokenizer, settings: dict[str, Any], *, internlm2: bool
         "add_bos_token": settings.get("add_bos_token", False),
         "clean_up_tokenization_spaces": False,
         "model_max_length": length if isinstance(length, int) and length > 0 else 2**30,
+        "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "left",
         **known,
         **ROLES,
