@@ -142,3 +142,13 @@ def test_a_first_small_run_is_a_run_of_its_own(inputs: Path, on_folder: Finished
     described = json.loads(answer.out)
     assert described["run"] != on_folder.place.run_id
     assert [entry["result"]["samples"]["total"] for entry in described["results"]] == [40, 40]
+
+
+def test_every_command_of_the_readme_works_after_the_demo(on_folder: Finished) -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [line.split("#")[0].split()[1:] for line in page.splitlines() if line.startswith("tandem ")]
+    assert len(commands) >= 6
+    desk = Desk(folder=on_folder.desk.folder, extra={"TANDEM_STORE": "store"})
+    for command in commands:
+        answer = desk.tandem(*command)
+        assert answer.code == 0, (command, answer.err)
