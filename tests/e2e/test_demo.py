@@ -135,7 +135,7 @@ def test_logs_are_kept_with_the_execution(on_folder: Finished) -> None:
 def test_a_first_small_run_is_a_run_of_its_own(inputs: Path, on_folder: Finished) -> None:
     text = (inputs / "jobs" / "demo.yaml").read_text()
     small = text.replace("  seed: 0\n", "  seed: 0\n  limit: 40\n").replace("steps: 150", "steps: 2")
-    small = small.replace("of: adapter,", "of: checkpoint-best,")
+    small = small.replace("of: adapter,", "of: checkpoint-best,").replace("name: demo", "name: small", 1)
     (inputs / "jobs" / "small.yaml").write_text(small)
     answer = on_folder.desk.tandem("run", "jobs/small.yaml", "--store", str(inputs / "store"), "-o", "json")
     assert answer.code == 0, answer.err
