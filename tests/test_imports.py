@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("accelerate", "bert_score", "boto3", "deepspeed", "kubernetes", "openai", "peft", "torch", "transformers")
+HEAVY = (
+    "accelerate",
+    "aiohttp",
+    "bert_score",
+    "boto3",
+    "deepspeed",
+    "httpx2",
+    "kubernetes",
+    "openai",
+    "peft",
+    "torch",
+    "transformers",
+)
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys

@@ -18,12 +18,12 @@ from tandem.evaluate.fake_judge import FakeJudgeServer, FakeReply
 from tandem.evaluate.judge_http import LARGEST_ANSWER, Exchange, HttpAnswer, NoAnswer, read_retry_after
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-BODY = b'{"model": "m"}'
+REQUEST = {"model": "m", "messages": [{"role": "user", "content": "Which?"}]}
 
 
 @contextmanager
 def exchange_with(url: str, *, connections: int = 8) -> Iterator[Exchange]:
-    exchange = Exchange(url=url, headers={"Authorization": "Bearer k"}, connections=connections)
+    exchange = Exchange(base_url=url, key="k", connections=connections)
     try:
         yield exchange
     finally:
@@ -31,8 +31,8 @@ def exchange_with(url: str, *, connections: int = 8) -> Iterator[Exchange]:
 
 
 def ask(reply: FakeReply, *, seconds: float = 30.0) -> HttpAnswer:
-    with FakeJudgeServer(lambda request: reply) as server, exchange_with(f"{server.base_url}/chat/completions") as one:
-        return one.post(BODY, seconds=seconds)
+    with FakeJudgeServer(lambda request: reply) as server, exchange_with(server.base_url) as one:
+        return one.post(REQUEST, seconds=seconds)
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def test_an_answer_comes_back_whole_with_its_status_and_the_wait_asked_for() -> 
 
 def test_connections_are_kept_for_the_next_call() -> None:
     connected: list[tuple[str, int]] = []
-    with FakeJudgeServer() as server:
+    with FakeJudgeServer(lambda request: FakeReply(status=404)) as server:
         accept = server._server.get_request
 
         def note() -> tuple[socket.socket, tuple[str, int]]:
@@ -68,8 +68,8 @@ def test_connections_are_kept_for_the_next_call() -> None:
             return connection, address
 
         server._server.get_request = note  # type: ignore[method-assign]
-        with exchange_with(f"{server.base_url}/other") as exchange:
-            assert [exchange.post(BODY, seconds=30).status for _ in range(5)] == [404] * 5
+        with exchange_with(server.base_url) as exchange:
+            assert [exchange.post(REQUEST, seconds=30).status for _ in range(5)] == [404] * 5
     assert len(connected) == 1
 
 
@@ -112,39 +112,66 @@ def test_an_answer_that_breaks_off_is_none(reply: FakeReply) -> None:
 )
 def test_what_is_no_http_is_no_answer(answer: bytes) -> None:
     with raw_server(answer) as url, exchange_with(url) as exchange, pytest.raises(NoAnswer) as caught:
-        exchange.post(BODY, seconds=20)
+        exchange.post(REQUEST, seconds=20)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) <= 200
 
 
 def test_the_largest_answer_is_read_and_a_larger_one_is_not() -> None:
     assert len(ask(FakeReply(body=b"x" * LARGEST_ANSWER)).body) == LARGEST_ANSWER
-    with pytest.raises(NoAnswer, match="more than 1048576 bytes"):
-        ask(FakeReply(body=b"x" * (LARGEST_ANSWER + 1)))
+    for status in (200, 500):
+        with pytest.raises(NoAnswer, match="more than 1048576 bytes"):
+            ask(FakeReply(status=status, body=b"x" * (LARGEST_ANSWER + 1)))
 
 
-def test_a_compressed_answer_is_not_unpacked() -> None:
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("encoding", [{"Content-Encoding": "gzip"}, {"content_type": "text/plain; charset=zlib"}])
+def test_a_compressed_answer_is_not_unpacked(status: int, encoding: dict[str, str]) -> None:
     packed = gzip.compress(b"x" * 10_000_000)
-    assert ask(FakeReply(body=packed, headers={"Content-Encoding": "gzip"})).body == packed
+    content_type = encoding.get("content_type", "application/json")
+    headers = {name: value for name, value in encoding.items() if name != "content_type"}
+    assert ask(FakeReply(status=status, body=packed, headers=headers, content_type=content_type)).body == packed
 
 
-def test_redirections_are_not_followed() -> None:
-    assert ask(FakeReply(status=307, headers={"Location": "http://127.0.0.1:9/"})).status == 307
+@pytest.mark.parametrize("location", ["http://127.0.0.1:9/", "http://[", ""])
+def test_redirections_are_not_followed(location: str) -> None:
+    assert ask(FakeReply(status=307, headers={"Location": location})).status == 307
+
+
+def test_a_failed_call_is_not_tried_again() -> None:
+    with FakeJudgeServer(lambda request: FakeReply(status=500)) as server, exchange_with(server.base_url) as exchange:
+        assert exchange.post(REQUEST, seconds=30).status == 500
+        assert server.requests == [REQUEST]
+
+
+def test_the_environment_decides_neither_who_is_asked_nor_with_which_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "other")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer other")
+    with FakeJudgeServer() as server, exchange_with(server.base_url) as exchange:
+        assert exchange.post(REQUEST, seconds=30).status == 200
+        assert server.keys == ["k"]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999999/v1", "http://[::1/v1", "http://\x00/v1"])
+def test_an_address_that_is_none_is_no_answer(address: str) -> None:
+    with exchange_with(address) as exchange, pytest.raises(NoAnswer):
+        exchange.post(REQUEST, seconds=30)
 
 
 def test_an_address_at_which_nobody_listens_is_no_answer() -> None:
     with exchange_with("http://127.0.0.1:9/v1") as exchange, pytest.raises(NoAnswer, match=r"127\.0\.0\.1:9"):
-        exchange.post(BODY, seconds=30)
+        exchange.post(REQUEST, seconds=30)
 
 
 def test_closing_ends_the_calls_under_way_and_all_later_ones() -> None:
     said: list[str] = []
     with FakeJudgeServer(lambda request: FakeReply(hang=True)) as server:
-        exchange = Exchange(url=f"{server.base_url}/chat/completions", headers={}, connections=2)
+        exchange = Exchange(base_url=server.base_url, key="k", connections=2)
 
         def call() -> None:
             try:
-                exchange.post(BODY, seconds=300)
+                exchange.post(REQUEST, seconds=300)
             except NoAnswer as error:
                 said.append(str(error))
 
@@ -158,12 +185,12 @@ def test_closing_ends_the_calls_under_way_and_all_later_ones() -> None:
             thread.join(30)
         assert len(said) == 2
         with pytest.raises(NoAnswer, match="stopped"):
-            exchange.post(BODY, seconds=300)
+            exchange.post(REQUEST, seconds=300)
         exchange.close()
 
 
 def test_closing_before_the_first_call_is_no_trouble() -> None:
-    Exchange(url="http://127.0.0.1:9", headers={}, connections=1).close()
+    Exchange(base_url="http://127.0.0.1:9", key="k", connections=1).close()
 
 
 @pytest.mark.parametrize("excepted", [False, True])
@@ -175,12 +202,12 @@ def test_a_proxy_of_the_environment_is_used_unless_it_excepts_the_host(
     with FakeJudgeServer(lambda request: FakeReply(status=503)) as proxy:
         monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", "127.0.0.1" if excepted else "elsewhere")
-        with exchange_with("http://127.0.0.1:9/v1/chat/completions") as exchange:
+        with exchange_with("http://127.0.0.1:9/v1") as exchange:
             if excepted:
                 with pytest.raises(NoAnswer):
-                    exchange.post(BODY, seconds=30)
+                    exchange.post(REQUEST, seconds=30)
             else:
-                assert exchange.post(BODY, seconds=30).status == 503
+                assert exchange.post(REQUEST, seconds=30).status == 503
     assert len(proxy.requests) == (0 if excepted else 1)
 
 

@@ -1,25 +1,25 @@
-"""One HTTP exchange, bounded in time and in size, for many threads. aiohttp's errors stay in this module.
+"""One call of a judge's API through the openai client, bounded in time and in size, for many threads.
 
-Measured on two cores against a server that takes 200 ms: 0.5 ms of work a call, where the openai client and the
-connection pool below it need 3 to 5 ms, more the more calls run at once. And aiohttp's total time holds for a
-server that sends one byte after another, which a time-out of a socket's reads never ends.
+The client's errors, and those of the libraries below it, stay in this module. It runs on its own aiohttp transport,
+and the time of a call is one limit over all of it: a server that sends one byte after another ends no time-out of
+a socket's reads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import aiohttp
+    import httpx2
+    import openai
 
 LARGEST_ANSWER = 1 << 20
 """Bytes of a body; a judge needs a thousand."""
@@ -42,16 +42,16 @@ class NoAnswer(Exception):
 @dataclass
 class _Open:
     loop: asyncio.AbstractEventLoop
-    session: aiohttp.ClientSession
+    client: openai.AsyncOpenAI
     closing: asyncio.Event
 
 
 @dataclass
 class Exchange:
-    """Connections that are kept open between calls, in a thread of their own that starts with the first call."""
+    """One client with connections that are kept open between calls, in a thread that starts with the first call."""
 
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
+    base_url: str
+    key: str = field(repr=False)
     connections: int
     """At most this many at once."""
     _lock: Lock = field(default_factory=Lock, repr=False)
@@ -59,8 +59,8 @@ class Exchange:
     _open: _Open | None = field(default=None, repr=False)
     _thread: Thread | None = field(default=None, repr=False)
 
-    def post(self, body: bytes, *, seconds: float) -> HttpAnswer:
-        """Send a JSON body and read the answer, all within so many seconds.
+    def post(self, request: Mapping[str, Any], *, seconds: float) -> HttpAnswer:
+        """Ask for a chat completion by these parameters and read the answer, all within so many seconds.
 
         Redirections are not followed. Raises NoAnswer if there is none in time, if it breaks off, is no HTTP,
         or has more than LARGEST_ANSWER bytes, and once the exchange is closed.
@@ -70,9 +70,7 @@ class Exchange:
                 raise NoAnswer("stopped")
             if self._open is None:
                 self._open = self._start()
-            future = asyncio.run_coroutine_threadsafe(
-                _post(self._open.session, self.url, body, seconds), self._open.loop
-            )
+            future = asyncio.run_coroutine_threadsafe(_post(self._open.client, request, seconds), self._open.loop)
         try:
             return future.result()
         except CancelledError:
@@ -89,13 +87,14 @@ class Exchange:
             self._thread.join()
 
     def _start(self) -> _Open:
+        client = _open_client(self.base_url, self.key, self.connections)
         opened: list[_Open] = []
         ready = Event()
 
         async def serve() -> None:
-            async with _open_session(self.url, self.headers, self.connections) as session:
+            async with client:
                 closing = asyncio.Event()
-                opened.append(_Open(loop=asyncio.get_running_loop(), session=session, closing=closing))
+                opened.append(_Open(loop=asyncio.get_running_loop(), client=client, closing=closing))
                 ready.set()
                 await closing.wait()
 
@@ -105,43 +104,78 @@ class Exchange:
         return opened[0]
 
 
-def _open_session(url: str, headers: Mapping[str, str], connections: int) -> aiohttp.ClientSession:
+def _open_client(base_url: str, key: str, connections: int) -> openai.AsyncOpenAI:
+    import httpx2
+    import openai
+
+    with _one_error():
+        client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=key,
+            max_retries=0,
+            timeout=None,
+            # Headers named here outrank those of the environment's OPENAI_CUSTOM_HEADERS.
+            default_headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
+            http_client=openai.DefaultAioHttpClient(
+                timeout=None,
+                follow_redirects=False,
+                limits=httpx2.Limits(max_connections=connections),
+                event_hooks={"response": [_read_bounded]},
+            ),
+        )
+    # Who is asked, and who pays, is the Run's to say, not the environment's.
+    client.organization = client.project = None
+    return client
+
+
+async def _read_bounded(response: httpx2.Response) -> None:
+    """Read the body before the client does, which sets no limit to it.
+
+    Only the one header that is of use is left: by the others the client would unpack the body, which can be of any
+    size then, decode it as they say, or prepare to follow a redirection.
+    """
+    import httpx2
+
+    received = bytearray()
+    stream = response.stream
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    async for chunk in stream:
+        received += chunk
+        if len(received) > LARGEST_ANSWER:
+            raise NoAnswer(f"a reply of more than {LARGEST_ANSWER} bytes")
+    await stream.aclose()
+    response.stream = httpx2.ByteStream(bytes(received))
+    response.headers = httpx2.Headers({"Retry-After": response.headers.get("Retry-After", "")})
+
+
+async def _post(client: openai.AsyncOpenAI, request: Mapping[str, Any], seconds: float) -> HttpAnswer:
+    import openai
+
+    with _one_error():
+        try:
+            async with asyncio.timeout(seconds):
+                answered = await client.chat.completions.with_raw_response.create(**request)
+                response = answered.http_response
+        except openai.APIStatusError as error:
+            response = error.response
+        except TimeoutError:
+            raise NoAnswer(f"no whole reply in {seconds:.3g} s") from None
+    return HttpAnswer(status=response.status_code, retry_after=response.headers["Retry-After"], body=response.content)
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Turn what the client and its transport raise into NoAnswer; its transport lets some of aiohttp's through."""
     import aiohttp
+    import httpx2
+    import openai
 
-    return aiohttp.ClientSession(
-        headers={**headers, "Content-Type": "application/json", "Accept-Encoding": "identity"},
-        connector=aiohttp.TCPConnector(limit=connections),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=_find_proxy(url),
-        # A compressed body could be of any size once unpacked; none is asked for, and none is unpacked.
-        auto_decompress=False,
-    )
-
-
-async def _post(session: aiohttp.ClientSession, url: str, body: bytes, seconds: float) -> HttpAnswer:
-    import aiohttp
-
-    limit = aiohttp.ClientTimeout(total=seconds)
     try:
-        async with session.post(url, data=body, timeout=limit, allow_redirects=False) as response:
-            received = bytearray()
-            async for chunk in response.content.iter_any():
-                received += chunk
-                if len(received) > LARGEST_ANSWER:
-                    raise NoAnswer(f"a reply of more than {LARGEST_ANSWER} bytes")
-            return HttpAnswer(
-                status=response.status, retry_after=response.headers.get("Retry-After", ""), body=bytes(received)
-            )
-    except TimeoutError:
-        raise NoAnswer(f"no whole reply in {seconds:.3g} s") from None
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise NoAnswer(" ".join((str(error) or type(error).__name__).split())[:200]) from None
-
-
-def _find_proxy(url: str) -> str | None:
-    """The proxy that the environment names for this address, unless it excepts the host."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        yield
+    except (openai.OpenAIError, httpx2.InvalidURL, aiohttp.ClientError, OSError, ValueError) as error:
+        # The client itself says no more than "Connection error."; its cause says which.
+        cause = error.__cause__ or error
+        raise NoAnswer(" ".join((str(cause) or type(cause).__name__).split())[:200]) from None
 
 
 def read_retry_after(value: str, now: datetime) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from threading import Event, Lock
+from typing import Any
 from urllib.parse import urlsplit
 
 from tandem.errors import BadConfiguration, Fault, Unavailable
@@ -125,8 +125,8 @@ class OpenAIJudge:
     def __post_init__(self) -> None:
         self.pace = Pace(self.settings.concurrency)
         self._exchange = Exchange(
-            url=f"{(self.settings.base_url or '').rstrip('/')}/chat/completions",
-            headers={"Authorization": f"Bearer {self.key}"},
+            base_url=self.settings.base_url or "",
+            key=self.key,
             connections=self.settings.concurrency,
         )
 
@@ -154,7 +154,7 @@ class OpenAIJudge:
         The sample's time runs from its first call on, so that waiting for a turn costs it nothing. To be told that
         there are too many calls is no failure of this one: it costs time, not a try.
         """
-        body = json.dumps({"model": request.model, "messages": request.messages, **request.options}).encode()
+        body = {"model": request.model, "messages": request.messages, **request.options}
         end: float | None = None
         answer = _STOPPED
         tries_left = self.settings.max_retries + 1
@@ -195,7 +195,7 @@ class OpenAIJudge:
         else:
             self.sleep(seconds)
 
-    def _try(self, body: bytes, seconds: float) -> Reply | Failure:
+    def _try(self, body: Mapping[str, Any], seconds: float) -> Reply | Failure:
         self._count_call()
         try:
             answer = self._exchange.post(body, seconds=seconds)
