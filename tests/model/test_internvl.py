@@ -11,6 +11,7 @@ from transformers import InternVLForConditionalGeneration
 from tandem.model.internvl import (
     IGNORED,
     TrainableInternVL,
+    find_labelled,
     mask_between_samples,
     restart_positions,
     select_labelled,
@@ -143,7 +144,7 @@ def test_the_mask_looks_back_within_one_sample_only() -> None:
 def test_a_label_at_the_start_of_a_packed_sample_is_predicted_by_nothing() -> None:
     hidden = torch.arange(5.0)[None, :, None]
     labels = torch.tensor([[9, 1, 8, 2, 3]])
-    states, targets = select_labelled(hidden, labels, torch.tensor([2, 3]))
+    states, targets = select_labelled(hidden, labels, find_labelled(labels, torch.tensor([2, 3])))
     assert states.flatten().tolist() == [0.0, 2.0, 3.0]
     assert targets.tolist() == [1, 2, 3]
 

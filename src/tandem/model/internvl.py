@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -23,6 +24,21 @@ LOGITS_AT_ONCE = 2**26
 """Logits (count, fp32) that the loss holds at one time: 256 MiB, 442 labels of Qwen2's vocabulary."""
 
 
+class Decoder(Protocol):
+    """Anything that takes packed embeddings [1, T, hidden] through the language model."""
+
+    def __call__(self, embeddings: torch.Tensor, sequence_lengths: torch.Tensor) -> torch.Tensor:
+        """The last hidden states, [1, T, hidden]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Faster:
+    """What takes the plain way's place; None stands for the plain way."""
+
+    decode: Decoder | None = None
+    sum_losses: Callable[[nn.Linear, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+
+
 def _add_parameters(function: Callable[..., Any], *names: str) -> inspect.Signature:
     known = inspect.signature(function)
     added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
@@ -32,6 +48,9 @@ def _add_parameters(function: Callable[..., Any], *names: str) -> inspect.Signat
 
 class TrainableInternVL(InternVLForConditionalGeneration):  # type: ignore[no-untyped-call]
     """transformers' InternVL; with labels, forward computes the loss and nothing that the loss does not need."""
+
+    faster: Faster = Faster()
+    """Other ways to the same loss; speed.py chooses them."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -57,16 +76,18 @@ class TrainableInternVL(InternVLForConditionalGeneration):  # type: ignore[no-un
         or [B, T] with attention_mask ([B, T], 1 for what is no padding) for one padded on the right.
         pixel_values is [tiles, 3, side, side], all tiles of the micro-batch in the order of its image tokens, or
         None. labels are not shifted: the one at t is predicted from t - 1. The loss is the sum of the token losses
-        (fp32) divided by normaliser, or by the number of labels if that is None. Raises ValueError if image tokens
-        and features do not match in number.
+        (fp32) divided by normaliser, or by the number of labels if that is None. A packed micro-batch's input_ids,
+        labels and sequence_lengths may lie on the CPU while the model is on a GPU: then the CPU, which is ahead,
+        does not wait for it. Raises ValueError if image tokens and features do not match in number.
         """
         if labels is None:
             return super().forward(input_ids=input_ids, **others)
         if input_ids is None:
             raise ValueError("a loss needs input_ids")
+        chosen = find_labelled(labels, sequence_lengths)
         hidden = self._encode(input_ids, others.get("pixel_values"), others.get("attention_mask"), sequence_lengths)
-        predicting, targets = select_labelled(hidden, labels, sequence_lengths)
-        total = sum_token_losses(self.lm_head, predicting, targets)
+        predicting, targets = select_labelled(hidden, labels, chosen)
+        total = (self.faster.sum_losses or sum_token_losses)(self.lm_head, predicting, targets)
         divisor = float(max(1, targets.numel())) if normaliser is None else normaliser
         return InternVLCausalLMOutputWithPast(loss=total / divisor)
 
@@ -83,9 +104,12 @@ class TrainableInternVL(InternVLForConditionalGeneration):  # type: ignore[no-un
         sequence_lengths: torch.Tensor | None,
     ) -> torch.Tensor:
         """The language model's last hidden states, [B, T, hidden]."""
-        embeddings = self.get_input_embeddings()(input_ids)
+        table: Any = self.get_input_embeddings()
+        embeddings = table(send(input_ids, table.weight.device))
         if pixel_values is not None:
             embeddings = self._place_images(embeddings, input_ids, pixel_values)
+        if sequence_lengths is not None and self.faster.decode is not None:
+            return self.faster.decode(embeddings, sequence_lengths)
         if sequence_lengths is None:
             outputs = self.model.language_model(
                 inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False
@@ -110,6 +134,7 @@ class TrainableInternVL(InternVLForConditionalGeneration):  # type: ignore[no-un
         tokens, given = int(places.sum()), features.shape[0] * features.shape[1]
         if tokens != given:
             raise ValueError(f"{tokens} image tokens for {given} image features")
+        places = send(places, embeddings.device)
         return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings.dtype))
 
 
@@ -139,20 +164,35 @@ def mask_between_samples(sequence_lengths: torch.Tensor, device: torch.device) -
     return ((sample[:, None] == sample[None, :]).tril())[None, None]
 
 
-def select_labelled(
-    hidden: torch.Tensor, labels: torch.Tensor, sequence_lengths: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The hidden states [N, hidden] that predict a label, and those labels [N].
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device; on the way from the CPU to a GPU neither waits for the other."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def find_labelled(labels: torch.Tensor, sequence_lengths: torch.Tensor | None) -> torch.Tensor:
+    """Boolean [B, T - 1], True where a position predicts a label.
 
     The first position of a sample is predicted by nothing, least of all by the end of the sample before it.
     """
-    targets = labels[:, 1:]
-    wanted = targets != IGNORED
+    wanted = labels[:, 1:] != IGNORED
     if sequence_lengths is not None:
         starts = torch.cumsum(sequence_lengths.to(labels.device), 0)[:-1]
-        wanted = wanted.clone()
         wanted[0, starts - 1] = False
-    return hidden[:, :-1][wanted], targets[wanted]
+    return wanted
+
+
+def select_labelled(
+    hidden: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The hidden states [N, hidden] that predict a label (see find_labelled), and those labels [N]."""
+    targets = labels[:, 1:][wanted]
+    if hidden.device == labels.device:
+        return hidden[:, :-1][wanted], targets
+    rows, columns = torch.nonzero(wanted, as_tuple=True)
+    places = send(rows * labels.shape[1] + columns, hidden.device)
+    return hidden.flatten(0, 1).index_select(0, places), send(targets, hidden.device)
 
 
 def sum_token_losses(

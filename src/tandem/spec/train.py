@@ -95,14 +95,16 @@ class SpeedSpec(Section):
     """Faster ways to the same training, for packed micro-batches. None: taken with a GPU, left on a CPU."""
 
     packed_attention: bool | None = None
-    """Attention by a kernel that takes the samples' lengths, instead of a mask that grows with packedTokens squared."""
+    """Attention by a kernel that takes the samples' lengths, instead of a mask that grows with packedTokens squared.
+    None: with a GPU."""
     fused_lora: bool | None = None
     """Decoder layers with their adapter as few operators: inputs are read once for all adapters on them, dropout
-    masks are made anew instead of kept. Adapters are multiplied in the model's number format, whatever theirs is."""
+    masks are made anew instead of kept. Adapters are multiplied in the model's number format, whatever theirs is.
+    None: with a GPU."""
     fused_loss: bool | None = None
-    """Loss and gradient in one go: each logit is made once."""
+    """Loss and gradient in one go: each logit is made once. None: with a GPU."""
     compiled: bool | None = None
-    """Layers of both towers through torch.compile: about a minute before the first step."""
+    """Layers of both towers through torch.compile: half a minute before the first step. None: with a GPU."""
 
 
 class ValidationSpec(Section):

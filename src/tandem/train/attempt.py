@@ -32,6 +32,7 @@ from tandem.train.job import RankJob
 from tandem.train.metrics import METRICS, Display, MetricsFile, Throughput, measure_memory
 from tandem.train.ranks import Ranks
 from tandem.train.record import describe_result
+from tandem.train.speed import choose_speed
 from tandem.train.steps import LoadedStep, Loading, StepLoader, StepSource, plan_validation
 
 logger = logging.getLogger("tandem.train")
@@ -53,6 +54,8 @@ class Attempt:
     measurements: list[Measurement] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     restored: Restored | None = None
+    notes: list[str] = field(default_factory=list)
+    """Fast ways that this model could not take."""
 
     def go(self) -> None:
         """Load, resume, train, save."""
@@ -80,7 +83,20 @@ class Attempt:
     def _adapt(self, base: Any) -> Any:
         if self.job.train.gradient_checkpointing:
             base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        return attach_adapter(base, self.job.train.lora, seed=self.job.seed, base=self.job.base.source)
+        adapted = attach_adapter(base, self.job.train.lora, seed=self.job.seed, base=self.job.base.source)
+        self._make_fast(base)
+        return adapted
+
+    def _make_fast(self, base: Any) -> None:
+        import torch
+
+        from tandem.model.speed import make_fast
+
+        train = self.job.train
+        self.speed = choose_speed(train, cuda=torch.cuda.is_available())
+        for note in make_fast(base, self.speed, checkpointed=train.gradient_checkpointing):
+            logger.warning("%s", note)
+            self.notes.append(note)
 
     def _restore(self) -> Restored | None:
         if self.store is None:

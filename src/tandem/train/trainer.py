@@ -255,9 +255,11 @@ class _Conduct(TrainerCallback):
         self.trainer.hooks.on_saved(state.global_step, written)
 
 
+ON_CPU = frozenset({"input_ids", "labels", "sequence_lengths"})
+"""What shapes and places are made from in a packed micro-batch: the model sends it on when it has."""
+
+
 def to_device(batch: Tensors, device: torch.device) -> Tensors:
-    """Move a micro-batch; sequence_lengths stay on the CPU, where shapes are made from them."""
-    return {
-        name: tensor if name == "sequence_lengths" else tensor.to(device, non_blocking=True)
-        for name, tensor in batch.items()
-    }
+    """Move a micro-batch; of a packed one, only what no shape is made from."""
+    staying = ON_CPU if "sequence_lengths" in batch else frozenset[str]()
+    return {name: tensor if name in staying else tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

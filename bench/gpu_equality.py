@@ -1,0 +1,131 @@
+# ruff: noqa: PLR0917 - an operator takes as many tensors as it takes
+"""Whether the fast ways to train give what the plain way gives: `python -m bench.gpu_equality`; prints JSON.
+
+On a GPU: the operators of LoRA with dropout against float64 on the CPU; the loss of 50 steps at a reduced geometry in
+float32, same order of samples, no dropout, one normaliser; and in bfloat16, beside two plain runs that differ only
+in how samples are grouped. Exits with 1 if float32 losses differ by more than 1e-4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench.gpu_train import EVERYTHING, GEOMETRIES, Bench, Samples, Variant, describe_machine
+
+from tandem.model.dropout_bits import draw_seeds
+from tandem.model.lora_fused import lora_linear, lora_mlp, place_low_rank
+from tandem.model.speed import Speed
+
+ALLOWED = 1e-4
+PLAIN = Variant(speed=Speed(), packed_tokens=2048, dropout=0.0)
+WAYS = {
+    "plain": PLAIN,
+    "plain, other groups": replace(PLAIN, packed_tokens=1280),
+    "packed attention": replace(PLAIN, speed=Speed(packed_attention=True)),
+    "fused loss": replace(PLAIN, speed=Speed(fused_loss=True)),
+    "fused LoRA": replace(PLAIN, speed=Speed(fused_lora=True)),
+    "compiled": replace(PLAIN, speed=Speed(compiled=True)),
+    "everything": replace(PLAIN, speed=EVERYTHING),
+    "everything, checkpointed": replace(PLAIN, speed=EVERYTHING, checkpointed=True),
+}
+
+
+def compare_operators(device: str, dtype: torch.dtype) -> dict[str, float]:
+    """Largest difference of results and gradients, each as a share of the largest value, by operator and tensor."""
+    rows, wide, inner, rank, sizes = 300, 192, 320, 8, [192, 64, 64]
+    torch.manual_seed(0)
+    seeds = draw_seeds(1, 5, torch.device("cpu"))[0]
+
+    def make(*shape: int) -> torch.Tensor:
+        drawn: torch.Tensor = torch.randn(shape, dtype=torch.float64).to(dtype).double() / shape[-1] ** 0.5
+        return drawn
+
+    def linear(x: Any, w: Any, bias: Any, a: Any, b: Any, seeds: Any) -> torch.Tensor:
+        return lora_linear(x, w, bias, a, b, seeds[:2], sizes, p=0.1, scale=2.0)
+
+    def mlp(x: Any, gate_up: Any, down: Any, a: Any, b: Any, a_down: Any, b_down: Any, seeds: Any) -> torch.Tensor:
+        gate_up = torch.cat([gate_up, gate_up.new_zeros((2 * inner, 2 * rank))], 1)
+        place_low_rank(gate_up, b[:inner].detach(), b[inner:].detach(), 2.0)
+        return lora_mlp(x, gate_up, down, a, b, a_down, b_down, seeds[3:], p=0.1, scale=2.0)
+
+    ways: dict[str, tuple[Any, list[torch.Tensor], list[bool]]] = {
+        "linear": (
+            linear,
+            [make(rows, wide), make(sum(sizes), wide), make(sum(sizes)), make(3 * rank, wide), make(sum(sizes), rank)],
+            [True, False, False, True, True],
+        ),
+        "mlp": (
+            mlp,
+            [make(rows, wide), make(2 * inner, wide), make(wide, inner), make(2 * rank, wide),
+             make(2 * inner, rank), make(rank, inner), make(wide, rank)],
+            [True, False, False, True, True, True, True],
+        ),
+    }  # fmt: skip
+    differences = {}
+    for name, (way, tensors, learn) in ways.items():
+        out = make(rows, sum(sizes) if name == "linear" else wide)
+        results = []
+        for where, number_format in (("cpu", torch.float64), (device, dtype)):
+            given = [
+                tensor.detach().to(where, number_format, copy=True).requires_grad_(learns)
+                for tensor, learns in zip(tensors, learn, strict=True)
+            ]
+            y = way(*given, seeds.to(where))
+            y.backward(out.to(where, number_format))
+            results.append([y.detach(), *(tensor.grad for tensor, learns in zip(given, learn, strict=True) if learns)])
+        for index, (exact, ours) in enumerate(zip(*results, strict=True)):
+            off = (ours.double().cpu() - exact).norm() / exact.norm()
+            differences[f"{name} {'result' if index == 0 else f'gradient {index}'}"] = float(off)
+    return differences
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare, print, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--geometry", choices=sorted(GEOMETRIES), default="small")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--ways", default=";".join(WAYS))
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args(argv)
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+    result: dict[str, Any] = {"machine": describe_machine(), "operators": {}, "losses": {}}
+    formats = {"float32": torch.float32, **({"bfloat16": torch.bfloat16} if cuda else {})}
+    worst = 0.0
+    for name, dtype in formats.items():
+        result["operators"][name] = compare_operators(device, dtype)
+        print(name, json.dumps(result["operators"][name]), file=sys.stderr, flush=True)
+    geometry = GEOMETRIES[given.geometry]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, dtype in formats.items():
+            losses: dict[str, list[float]] = {}
+            for way in given.ways.split(";"):
+                bench = Bench(
+                    geometry=geometry, samples=Samples(geometry, count=16), global_size=8, warm=1,
+                    steps=given.steps - 1, device=device, dtype=dtype, folder=Path(folder), learning_rate=1e-3,
+                )  # fmt: skip
+                losses[way] = bench.run(way, WAYS[way])["losses"]
+                off = max(abs(one - other) for one, other in zip(losses[way], losses["plain"], strict=True))
+                result["losses"].setdefault(name, {})[way] = {
+                    "first": losses[way][0], "last": losses[way][-1], "largest_difference": off,
+                }  # fmt: skip
+                if name == "float32":
+                    worst = max(worst, off)
+                print(name, way, json.dumps(result["losses"][name][way]), file=sys.stderr, flush=True)
+    result["equal"] = worst <= ALLOWED
+    text = json.dumps(result, indent=2)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n")
+    return int(not result["equal"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,535 @@
+"""Training, the original's way and ours, in one run: `python bench/gpu_train.py --geometry 2b`; prints JSON.
+
+A named geometry of InternVL3 with random weights, made on the device; samples from a fixed distribution with the
+field's mean of 1,640 tokens: 1 to 7 tiles of 256 tokens (4.2 on average), 60 to 200 tokens of prompt, 291 to 589 of
+answer. Ours is the product: its plan of a step, its packing, its Trainer, its model and optimizer. The baseline is
+the original's recipe: padded micro-batches of 4, checkpointed language model, float32 logits at every position,
+LoRA in float32 with dropout 0.05. Pixels lie ready in memory; bench.gpu_feed measures training from files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from tandem.model.internvl import IGNORED, make_trainable
+from tandem.model.speed import Speed, make_fast
+from tandem.spec.train import LoraSpec, TrainSpec
+from tandem.train.adapter import attach_adapter, trainable_weights
+from tandem.train.collate import pack
+from tandem.train.ranks import Ranks
+from tandem.train.samples import Example, Length
+from tandem.train.steps import LoadedStep, StepPlan, plan_step
+
+IMAGE = 5
+"""Token id of an image token in the made-up vocabulary."""
+
+PEAK_FLOPS = 989e12
+"""Of one H200, dense bfloat16, by its data sheet."""
+
+TILES = {1: 0.15, 3: 0.2, 4: 0.2, 5: 0.2, 6: 0.1, 7: 0.15}
+"""Share of samples with so many tiles, thumbnails included: 4.2 on average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Sizes of an InternVL, and of the samples that it is trained on."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    key_heads: int
+    vocabulary: int
+    vision_hidden: int
+    vision_inner: int
+    vision_layers: int
+    vision_heads: int
+    side: int
+    tied: bool
+    prompt: tuple[int, int] = (60, 200)
+    answer: tuple[int, int] = (291, 589)
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Image tokens of a tile."""
+        return (self.side // 28) ** 2
+
+    @property
+    def patches(self) -> int:
+        """Positions of a tile in the vision tower."""
+        return (self.side // 14) ** 2 + 1
+
+
+VISION_300M: dict[str, Any] = {
+    "vision_hidden": 1024, "vision_inner": 4096, "vision_layers": 24, "vision_heads": 16, "side": 448,
+}  # fmt: skip
+GEOMETRIES = {
+    "tiny": Geometry(
+        hidden=64, inner=96, layers=2, heads=4, key_heads=2, vocabulary=1024, vision_hidden=32, vision_inner=64,
+        vision_layers=2, vision_heads=4, side=56, tied=True, prompt=(6, 20), answer=(10, 30),
+    ),
+    "small": Geometry(
+        hidden=512, inner=1408, layers=4, heads=4, key_heads=2, vocabulary=4096, vision_hidden=256, vision_inner=512,
+        vision_layers=2, vision_heads=4, side=224, tied=True, prompt=(20, 60), answer=(60, 120),
+    ),
+    "2b": Geometry(
+        hidden=1536, inner=8960, layers=28, heads=12, key_heads=2, vocabulary=151_674, tied=True, **VISION_300M
+    ),
+    "8b": Geometry(
+        hidden=3584, inner=18_944, layers=28, heads=28, key_heads=4, vocabulary=151_674, tied=False, **VISION_300M
+    ),
+}  # fmt: skip
+"""InternVL3's, as published; tiny and small are for tests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to train."""
+
+    speed: Speed | None
+    """None: the original's recipe."""
+    packed_tokens: int = 16384
+    dropout: float = 0.05
+    lora_dtype: str = "float32"
+    checkpointed: bool = False
+    autocast: bool = False
+    workers: int = 0
+
+
+EVERYTHING = Speed(packed_attention=True, fused_lora=True, fused_loss=True, compiled=True)
+VARIANTS = {
+    "baseline": Variant(speed=None),
+    "baseline, autocast": Variant(speed=None, autocast=True),
+    "packed attention": Variant(speed=Speed(packed_attention=True)),
+    "packed attention, 8192": Variant(speed=Speed(packed_attention=True), packed_tokens=8192),
+    "+ fused loss": Variant(speed=Speed(packed_attention=True, fused_loss=True)),
+    "+ fused LoRA": Variant(speed=replace(EVERYTHING, compiled=False)),
+    "everything": Variant(speed=EVERYTHING),
+    "everything, 8192": Variant(speed=EVERYTHING, packed_tokens=8192),
+    "everything, 6144": Variant(speed=EVERYTHING, packed_tokens=6144),
+    "everything, 32768": Variant(speed=EVERYTHING, packed_tokens=32768),
+    "everything, 8192, checkpointed": Variant(speed=EVERYTHING, packed_tokens=8192, checkpointed=True),
+    "everything but fused LoRA": Variant(speed=replace(EVERYTHING, fused_lora=False)),
+    "everything but fused loss": Variant(speed=replace(EVERYTHING, fused_loss=False)),
+    "everything, dropout 0": Variant(speed=EVERYTHING, dropout=0.0),
+}
+
+
+def build_base(geometry: Geometry, *, dtype: torch.dtype, device: str, seed: int = 0, image_token: int = IMAGE) -> Any:
+    """An InternVL with random weights, on the device from the beginning."""
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
+
+    text = Qwen2Config(
+        hidden_size=geometry.hidden,
+        intermediate_size=geometry.inner,
+        num_hidden_layers=geometry.layers,
+        num_attention_heads=geometry.heads,
+        num_key_value_heads=geometry.key_heads,
+        vocab_size=geometry.vocabulary,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+        tie_word_embeddings=geometry.tied,
+    )
+    vision = {
+        "hidden_size": geometry.vision_hidden,
+        "intermediate_size": geometry.vision_inner,
+        "num_hidden_layers": geometry.vision_layers,
+        "num_attention_heads": geometry.vision_heads,
+        "image_size": [geometry.side, geometry.side],
+        "patch_size": [14, 14],
+        "attention_bias": True,
+    }
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config=text.to_dict(),
+        image_token_id=image_token,
+        image_seq_length=geometry.tokens_per_tile,
+        tie_word_embeddings=geometry.tied,
+    )
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = InternVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
+            config, dtype=dtype, attn_implementation="sdpa"
+        )
+    return model.eval()
+
+
+class Samples:
+    """Made-up samples; what a Corpus and its Loading would give."""
+
+    def __init__(self, geometry: Geometry, *, count: int, seed: int = 0) -> None:
+        rng = random.Random(seed)  # noqa: S311
+        self.geometry, self.rng = geometry, rng
+        self.shapes = [
+            (
+                rng.choices(list(TILES), list(TILES.values()))[0],
+                rng.randint(*geometry.prompt),
+                rng.randint(*geometry.answer),
+            )
+            for _ in range(count)
+        ]
+
+    @cached_property
+    def lengths(self) -> list[Length]:
+        """Of each sample."""
+        each = self.geometry.tokens_per_tile
+        return [
+            Length(tokens=tiles * each + prompt + answer, image_tokens=tiles * each, labelled=answer)
+            for tiles, prompt, answer in self.shapes
+        ]
+
+    @cached_property
+    def _pixels(self) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn((16, 3, self.geometry.side, self.geometry.side), generator=generator)
+
+    def example(self, number: int) -> Example:
+        """One sample: its prompt, its image tokens, its answer."""
+        tiles, prompt, answer = self.shapes[number]
+        rng = random.Random(number)  # noqa: S311
+        ids = [rng.randrange(10, self.geometry.vocabulary) for _ in range(prompt)]
+        ids += [IMAGE] * (tiles * self.geometry.tokens_per_tile)
+        answers = [rng.randrange(10, self.geometry.vocabulary) for _ in range(answer)]
+        return Example(
+            input_ids=ids + answers,
+            labels=[IGNORED] * len(ids) + answers,
+            pixels=self._pixels[[(number + tile) % len(self._pixels) for tile in range(tiles)]],
+            tiles_per_image=(tiles,),
+            tokens_cut=0,
+        )
+
+    def load(self, step: int, plan: StepPlan) -> LoadedStep:
+        """The step's tensors, in memory that the GPU can fetch from."""
+        loaded = LoadedStep(
+            step=step,
+            plan=plan,
+            tensors=tuple(pack([self.example(number) for _, number in batch.places]) for batch in plan.micro_batches),
+        )
+        return loaded.pin_memory() if torch.cuda.is_available() else loaded
+
+
+def count_flops(geometry: Geometry, shape: tuple[int, int, int]) -> float:
+    """Floating-point operations that training on one sample needs: products of matrices only, none made twice."""
+    tiles, prompt, answer = shape
+    tokens = tiles * geometry.tokens_per_tile + prompt + answer
+    size = geometry.hidden // geometry.heads
+    layer = geometry.hidden * (2 * geometry.hidden + 2 * geometry.key_heads * size + 3 * geometry.inner)
+    forward = 2 * tokens * geometry.layers * layer + 2 * tokens**2 * geometry.hidden * geometry.layers
+    head = 2 * answer * geometry.hidden * geometry.vocabulary
+    wide, inner = geometry.vision_hidden, geometry.vision_inner
+    vision = 2 * geometry.patches * (4 * wide**2 + 2 * wide * inner) + 4 * geometry.patches**2 * wide
+    return (
+        2 * (forward + head)
+        + 2 * tokens**2 * geometry.hidden * geometry.layers
+        + tiles * geometry.vision_layers * vision
+    )
+
+
+def describe_training(variant: Variant, *, global_size: int, steps: int, learning_rate: float = 4e-5) -> TrainSpec:
+    """The Run file's section for a variant."""
+    return TrainSpec.model_validate(
+        {
+            "meta": "none",
+            "lora": {"dropout": variant.dropout, "dtype": variant.lora_dtype},
+            "maxLength": min(2800, variant.packed_tokens),
+            "batch": {"globalSize": global_size, "packedTokens": variant.packed_tokens},
+            "optimizer": {"learningRate": learning_rate},
+            "steps": steps,
+            "zero": {"stage": 0},
+            "gradientCheckpointing": variant.checkpointed,
+            "workers": variant.workers,
+            "logEverySteps": 1,
+        }
+    )
+
+
+class Watch:
+    """Times of steps, and optionally a profile of the last."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.losses: list[float] = []
+
+    def step(self, _: Any = None) -> None:
+        """A step's loss is known: everything before it has been done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+
+class _Loader:
+    def __init__(self, loaded: list[LoadedStep], steps: int) -> None:
+        self.loaded, self.steps = loaded, steps
+        self.dataset = SimpleNamespace(loading=None)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[LoadedStep]:
+        for step in range(self.steps):
+            yield self.loaded[step % len(self.loaded)]
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """What all variants share."""
+
+    geometry: Geometry
+    samples: Samples
+    global_size: int
+    warm: int
+    steps: int
+    device: str
+    dtype: torch.dtype
+    folder: Path
+    profile: Path | None = None
+    learning_rate: float = 4e-5
+
+    def run(self, name: str, variant: Variant) -> dict[str, Any]:
+        """Train a few steps one way, and say how fast and in how much memory."""
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        torch.compiler.reset()
+        began = time.perf_counter()
+        model = build_base(self.geometry, dtype=self.dtype, device=self.device)
+        run = self._train_as_original if variant.speed is None else self._train
+        watch, samples, tokens, flops = run(name, variant, model)
+        spans = [later - earlier for earlier, later in zip(watch.times, watch.times[1:], strict=False)]
+        measured = spans[max(0, self.warm - 1) :]
+        seconds = sum(measured) / len(measured)
+        peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
+        return {
+            "samples_per_second": samples / seconds,
+            "tokens_per_second": tokens / seconds,
+            "peak_gb": peak / 1e9,
+            "mfu": flops / seconds / PEAK_FLOPS,
+            "step_seconds": measured,
+            "first_step_seconds": watch.times[0] - self._started,
+            "build_seconds": self._started - began,
+            "samples_per_step": samples,
+            "losses": watch.losses,
+        }
+
+    def _train(self, name: str, variant: Variant, model: Any) -> tuple[Watch, float, float, float]:
+        from tandem.train.trainer import Calendar, Hooks, StepTrainer, describe_arguments
+
+        count = self.warm + self.steps
+        train = describe_training(variant, global_size=self.global_size, steps=count, learning_rate=self.learning_rate)
+        base = make_trainable(model)
+        if variant.checkpointed:
+            base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        adapted = attach_adapter(base, train.lora, seed=0, base="random")
+        assert variant.speed is not None
+        notes = make_fast(base, variant.speed, checkpointed=variant.checkpointed)
+        assert not notes, notes
+        lengths = self.samples.lengths
+        plans = [plan_step(step, lengths, train=train, seed=0, rank=0) for step in range(2)]
+        loaded = [self.samples.load(step, plan) for step, plan in enumerate(plans)]
+        watch = Watch()
+        hooks = Hooks(
+            stop_asked=lambda: False,
+            on_begin=lambda: None,
+            on_step=lambda loaded: watch.step(loaded),  # noqa: PLW0108 - a profile takes its place
+            on_metrics=lambda _, values: watch.losses.append(values["loss"]),
+            validate=lambda _: None,
+            save_adapter=lambda _: None,
+            on_saved=lambda *_: None,
+        )
+        loader: Any = _Loader(loaded, count)
+        trainer = StepTrainer(
+            model=adapted,
+            arguments=describe_arguments(train, steps=count, folder=self.folder / "trainer", seed=0),
+            train=train,
+            loader=loader,
+            calendar=Calendar(steps=count, checkpoint_every=10**9, validate_every=None),
+            ranks=Ranks(),
+            hooks=replace(hooks, on_begin=self._start),
+        )
+        trainer._save_checkpoint = lambda *_, **__: None  # type: ignore[method-assign]
+        torch.manual_seed(0)
+        with self._profiled(name, watch):
+            trainer.train()
+        chosen = [number for plan in plans for batch in plan.micro_batches for _, number in batch.places]
+        return self._sum_up(watch, chosen, len(plans))
+
+    def _train_as_original(self, name: str, variant: Variant, model: Any) -> tuple[Watch, float, float, float]:
+        lora = LoraSpec(dropout=variant.dropout)
+        adapted = attach_adapter(model, lora, seed=0, base="random").train()
+        # After the adapter: else peft would have the vision tower's inputs require gradients, and train through it.
+        model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        weights = trainable_weights(adapted)
+        optimizer = torch.optim.AdamW(weights, lr=4e-5, weight_decay=0.01, fused=self.device == "cuda")
+        size, accumulation = 4, 4
+        examples = [self.samples.example(number) for number in range(size * accumulation)]
+        batches = [_pad_for_original(examples[start : start + size]) for start in range(0, len(examples), size)]
+        watch = Watch()
+        self._start()
+        with self._profiled(name, watch):
+            for _ in range(self.warm + self.steps):
+                total = 0.0
+                for batch in batches:
+                    moved = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+                    with torch.autocast(self.device, torch.bfloat16, enabled=variant.autocast):
+                        loss = adapted(**moved, use_cache=False).loss / accumulation
+                    loss.backward()
+                    total += loss.item()
+                torch.nn.utils.clip_grad_norm_(weights, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                watch.losses.append(total)
+                watch.step()
+        return self._sum_up(watch, list(range(len(examples))), 1)
+
+    def _sum_up(self, watch: Watch, numbers: list[int], steps: int) -> tuple[Watch, float, float, float]:
+        tokens = sum(self.samples.lengths[number].tokens for number in numbers)
+        flops = sum(count_flops(self.geometry, self.samples.shapes[number]) for number in numbers)
+        return watch, len(numbers) / steps, tokens / steps, flops / steps
+
+    def _start(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self._started = time.perf_counter()
+
+    def _profiled(self, name: str, watch: Watch) -> Any:
+        import contextlib
+
+        if self.profile is None:
+            return contextlib.nullcontext()
+        return _Profile(self.profile, name, watch, self.warm)
+
+
+class _Profile:
+    """Profiles one step after the warm-up, and writes its kernels, longest first."""
+
+    def __init__(self, folder: Path, name: str, watch: Watch, warm: int) -> None:
+        from torch.profiler import ProfilerActivity, profile
+
+        self.path = folder / f"{''.join(c if c.isalnum() else '_' for c in name)}.txt"
+        self.watch, self.warm, self.profiler = watch, warm, profile(activities=[ProfilerActivity.CUDA])
+
+    def __enter__(self) -> None:
+        plain: Callable[..., None] = self.watch.step
+
+        def step(_: Any = None) -> None:
+            plain()
+            if len(self.watch.times) == self.warm:
+                self.profiler.start()
+            elif len(self.watch.times) == self.warm + 1:
+                self.profiler.stop()
+                kernels = [
+                    (event.self_device_time_total / 1e3, event.count, event.key)
+                    for event in self.profiler.key_averages()
+                    if event.self_device_time_total > 0
+                ]
+                lines = [
+                    f"{ms:10.2f} ms {count:7d} x {name[:150]}" for ms, count, name in sorted(kernels, reverse=True)
+                ]
+                total = sum(ms for ms, _, _ in kernels)
+                span = 1e3 * (self.watch.times[-1] - self.watch.times[-2])
+                head = f"{total:10.2f} ms in kernels, {span:.2f} ms the step as profiled"
+                self.path.write_text("\n".join([head, *lines[:80]]) + "\n")
+
+        object.__setattr__(self.watch, "step", step)
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _pad_for_original(examples: list[Example]) -> dict[str, torch.Tensor]:
+    from tandem.train.collate import pad
+
+    padded = pad(examples)
+    return {name: tensor.pin_memory() for name, tensor in padded.items()} if torch.cuda.is_available() else padded
+
+
+def describe_machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    import peft
+    import transformers
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "device": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the chosen variants; each is compared with the baseline, if that is among them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--geometry", choices=sorted(GEOMETRIES), default="2b")
+    parser.add_argument("--variants", default="baseline;everything", help="names with ; between them, or all")
+    parser.add_argument("--global-size", type=int, default=96)
+    parser.add_argument("--warm", type=int, default=2, help="steps before measuring")
+    parser.add_argument("--steps", type=int, default=3, help="steps measured")
+    parser.add_argument("--packed-tokens", type=int, help="instead of each variant's own")
+    parser.add_argument("--json", type=Path, help="also write the result here")
+    parser.add_argument("--profile", type=Path, help="a folder for each variant's kernels")
+    given = parser.parse_args(argv)
+    cuda = torch.cuda.is_available()
+    geometry = GEOMETRIES[given.geometry]
+    names = list(VARIANTS) if given.variants == "all" else given.variants.split(";")
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    result: dict[str, Any] = {"machine": describe_machine(), "geometry": given.geometry, "variants": {}}
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(
+            geometry=geometry,
+            samples=Samples(geometry, count=max(2 * given.global_size, 16)),
+            global_size=given.global_size,
+            warm=given.warm,
+            steps=given.steps,
+            device="cuda" if cuda else "cpu",
+            dtype=torch.bfloat16 if cuda else torch.float32,
+            folder=Path(folder),
+            profile=given.profile,
+        )
+        for name in names:
+            variant = VARIANTS[name]
+            if given.packed_tokens:
+                variant = replace(variant, packed_tokens=given.packed_tokens)
+            try:
+                measured = bench.run(name, variant)
+            except Exception as error:  # noqa: BLE001 - one way that fails must not hide the others
+                traceback.print_exc()
+                measured = {"failure": f"{type(error).__name__}: {error}"[:500]}
+            plain = result["variants"].get("baseline", measured).get("samples_per_second")
+            if plain and "samples_per_second" in measured:
+                measured["ratio"] = measured["samples_per_second"] / plain
+            result["variants"][name] = {**measured, "settings": _describe(variant)}
+            print(name, json.dumps({k: v for k, v in measured.items() if k != "losses"}), file=sys.stderr, flush=True)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n")
+    return int(any("failure" in measured for measured in result["variants"].values()))
+
+
+def _describe(variant: Variant) -> dict[str, Any]:
+    return asdict(variant)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
