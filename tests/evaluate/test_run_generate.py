@@ -150,3 +150,38 @@ def test_bad_input_stops_before_the_model_is_loaded_and_leaves_nothing(
     with pytest.raises(BadConfiguration, match="nothing says how images are cut"):
         run_generate(GenerateJob.model_validate(fields))
     assert not fields["work"].exists()
+
+
+def test_packed_generation_says_what_plain_generation_says_and_records_its_budget(
+    fields: dict[str, Any], tmp_path: Path
+) -> None:
+    outputs = {}
+    for engine in ("plain", "packed"):
+        evaluation = fields["eval"] | {"engine": engine}
+        run_generate(GenerateJob.model_validate(fields | {"eval": evaluation, "work": tmp_path / engine}))
+        outputs[engine] = read_output(tmp_path / engine)
+    assert outputs["packed"][0] == outputs["plain"][0]
+    assert outputs["plain"][1]["engine"] == {"name": "plain"}
+    recorded = outputs["packed"][1]["engine"]
+    assert (recorded["name"], recorded["slots"], recorded["adapter"]) == ("packed", 9, None)
+    assert recorded["row_tokens"] > 0
+    assert recorded["cache_tokens"] > 0
+    require_equal_settings([record["settings"] for _, record in outputs.values()])
+
+
+def test_packed_generation_keeps_an_adapter_beside_the_weights(
+    fields: dict[str, Any], tiny_adapter: Path, tmp_path: Path
+) -> None:
+    predictions = []
+    for engine in ("plain", "packed"):
+        evaluation = fields["eval"] | {"engine": engine}
+        job = fields | {"eval": evaluation, "adapter_folder": tiny_adapter, "work": tmp_path / engine}
+        run_generate(GenerateJob.model_validate(job))
+        predictions.append(read_output(tmp_path / engine))
+    assert predictions[0][0] == predictions[1][0]
+    assert predictions[1][1]["engine"]["adapter"] == "beside"
+
+
+def test_on_cpu_auto_is_plain(fields: dict[str, Any]) -> None:
+    run_generate(GenerateJob.model_validate(fields))
+    assert read_output(fields["work"])[1]["engine"] == {"name": "plain"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tandem.evaluate.batches import Batch, plan_batches, select_shard
 from tandem.evaluate.generate import Generator, Progress, generate_predictions
 from tandem.evaluate.job import GenerateJob
+from tandem.evaluate.packed import choose_engine, generate_packed
 from tandem.evaluate.prepare import prepare_samples
 from tandem.evaluate.records import Prediction, to_jsonl
 from tandem.evaluate.samples import read_eval_samples
@@ -17,10 +19,13 @@ from tandem.evaluate.settings import GenerateSettings, resolve_settings
 from tandem.model.card import AdapterCard, read_card
 from tandem.model.environment import describe_environment
 from tandem.model.loading import load_adapter, load_base, load_tokenizer, read_model_info
-from tandem.spec import canonical_json, sha256_hex
+from tandem.spec import Engine, canonical_json, sha256_hex
 
 PART = "part-00000.jsonl"
 RECORD = "generate.json"
+
+MOST_LOADERS = 16
+"""Threads that decode images ahead of a GPU."""
 
 
 def run_generate(job: GenerateJob, *, report: Callable[[Progress], None] = lambda _: None) -> None:
@@ -42,13 +47,20 @@ def run_generate(job: GenerateJob, *, report: Callable[[Progress], None] = lambd
     )
     batches = select_shard(plan, shard=job.shard, shards=job.eval.shards)
     device = _choose_device()
+    network = _load_network(job, device)
     generator = Generator(
-        network=_load_network(job, device),
+        network=network,
         tokenizer=tokenizer,
         settings=settings.prompt,
         max_new_tokens=job.eval.max_new_tokens,
     )
-    predictions = generate_predictions(generator, prepared, batches, report=report)
+    engine = choose_engine(job.eval.engine, network, device=device)
+    if engine is Engine.PACKED:
+        predictions, described = generate_packed(
+            generator, prepared, batches, report=report, threads=min(MOST_LOADERS, os.cpu_count() or 1)
+        )
+    else:
+        predictions, described = generate_predictions(generator, prepared, batches, report=report), {}
     output = job.work / "output"
     output.mkdir(parents=True, exist_ok=True)
     (output / PART).write_bytes(to_jsonl(predictions))
@@ -57,6 +69,7 @@ def run_generate(job: GenerateJob, *, report: Callable[[Progress], None] = lambd
         "settings": _describe_settings(job, settings, card, plan),
         "shard": _describe_shard(job, batches, predictions),
         "device": device,
+        "engine": {"name": engine.value, **described},
         "environment": describe_environment(),
     }
     body = json.dumps(record, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
