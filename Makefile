@@ -30,8 +30,8 @@ lint: .venv/dev.stamp  ## Check style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/benchmarks.md
-	for script in bench/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script; done
+bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/benchmarks.md (bench/gpu_*.py need a GPU)
+	for script in bench/judge.py bench/preflight.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script; done
 
 locks: $(UV)  ## Resolve the locked dependencies anew
 	compile() { $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
