@@ -33,7 +33,7 @@ class Desk:
         own = {"XDG_CACHE_HOME": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
         return {name: value for name, value in os.environ.items() if name != "TANDEM_STORE"} | own | self.extra
 
-    def tandem(self, *arguments: str, seconds: float = 500) -> Answer:
+    def tandem(self, *arguments: str, seconds: float = 1000) -> Answer:
         """Run a command to its end; a traceback is never an answer."""
         done = subprocess.run(
             [sys.executable, "-m", "tandem", *arguments],

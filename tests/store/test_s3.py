@@ -18,7 +18,7 @@ from tandem.store.s3 import Bucket, connect
 from tests.servers import Broken, FaultyProxy, S3Server, free_port, proxy_running
 from tests.store.conftest import SMALL, new_bucket
 
-READ_SECONDS = 0.5
+READ_SECONDS = 3.0
 """How long a client here waits for a server that hangs."""
 
 TEMPORARY = [
