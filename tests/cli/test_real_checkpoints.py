@@ -69,7 +69,7 @@ def run_id(desk: Desk) -> str:
         origin = CardBase(source="InternVL3-2B-hf", digest=pins["spec.model.source"].digest)
         write_card(folder, read_card(folder).model_copy(update={"base": origin}))
     shutil.copytree(output / "adapter", desk.folder / "my-adapter")
-    (output / "train.json").write_text(json.dumps({"best": {"step": 1}}))
+    (output / "train.json").write_text(json.dumps({"checkpoints": {"best": {"step": 1}}}))
     (output / "exit.json").write_text("{}")
     (desk.folder / "step" / "tandem.json").unlink()
     prefix = place.execution("train", "001-a")

@@ -39,7 +39,7 @@ def fetch_trained_adapter(store: Store, place: RunPlace, subject: Subject, step:
 def _choose_step(store: Store, commit: Commit, subject: Subject) -> int:
     if subject is Subject.CHECKPOINT_LAST:
         return max(commit.checkpoints)
-    best = json.loads(read_file(store, commit.tree, "train.json"))["best"]
+    best = json.loads(read_file(store, commit.tree, "train.json"))["checkpoints"]["best"]
     if best is None:
         what = "training had no validation, so none of its checkpoints is the best"
         raise BadData(Fault(where=commit.tree.prefix, what=what, remedy="Choose the last one, or a step."))
