@@ -319,6 +319,10 @@ def test_what_an_earlier_attempt_left_on_this_node_is_cleared_away(make_job: Mak
     job = make_job()
     stale = job.output / "checkpoints" / "step-000900"
     stale.mkdir(parents=True)
+    log = job.output / "logs" / "train.log"
+    log.parent.mkdir()
+    log.write_text("written by the process around the ranks\n")
     prepare_folders(job, Ranks())
     assert not stale.exists()
     assert stale.parent.is_dir()
+    assert log.exists(), "the log of this attempt is not what an earlier one left"

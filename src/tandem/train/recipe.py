@@ -93,10 +93,13 @@ def run_training(
 
 
 def prepare_folders(job: RankJob, ranks: Ranks) -> None:
-    """Empty what an earlier attempt may have left on this node: what counts of it is in the store."""
+    """Empty what an earlier attempt may have left on this node: what counts of it is in the store.
+
+    The rest of output/ stays: the process around the ranks keeps their log there.
+    """
     if ranks.leads_node:
-        for name in ("trainer", "resume", "output"):
-            shutil.rmtree(job.work / name, ignore_errors=True)
+        for folder in (job.work / "trainer", job.work / "resume", job.output / "checkpoints"):
+            shutil.rmtree(folder, ignore_errors=True)
         (job.output / "checkpoints").mkdir(parents=True, exist_ok=True)
     ranks.wait()
 
