@@ -38,6 +38,26 @@ def test_a_name_that_could_not_name_a_pod_is_refused(name: str) -> None:
     assert "spec.evals[0].name: is not allowed" in fault
 
 
+def test_stages_take_the_default_profiles_and_a_run_is_kept_unless_the_file_says_otherwise() -> None:
+    spec = parse(run_file()).run.spec
+    assert (spec.profiles.train, spec.profiles.generate, spec.profiles.score) == (None, None, None)
+    assert spec.ttl_seconds_after_finished is None
+    spec = parse(run_file(profiles={"train": "train-8gpu"}, ttlSecondsAfterFinished=0)).run.spec
+    assert (spec.profiles.train, spec.profiles.score, spec.ttl_seconds_after_finished) == ("train-8gpu", None, 0)
+
+
+@pytest.mark.parametrize("name", ["", "Train", "../train", "train-", "a" * 64])
+def test_a_profile_is_named_as_a_file_of_the_chart_can_be(name: str) -> None:
+    (fault,) = faults(run_file(profiles={"train": name}))
+    assert "spec.profiles.train: is not allowed" in fault
+
+
+@pytest.mark.parametrize("seconds", [-1, 2**31, 1.5])
+def test_a_time_to_live_is_one_that_kubernetes_takes(seconds: float) -> None:
+    (fault,) = faults(run_file(ttlSecondsAfterFinished=seconds))
+    assert "spec.ttlSecondsAfterFinished: should be" in fault
+
+
 def test_a_run_without_anything_to_do_is_refused() -> None:
     (fault,) = faults(run_file(train=None, evals=[]))
     assert "spec: there is nothing to do. Give train, evals or both." in fault

@@ -4,7 +4,7 @@ from tandem.spec.evals import BertScoreSpec, Engine, EvalSpec, JudgeKind, JudgeP
 from tandem.spec.identity import canonical_json, run_id, sha256_hex, spec_digest
 from tandem.spec.load import Submission, load_run, parse_run
 from tandem.spec.model import ModelSpec, Precision, TileRule, TilesSpec
-from tandem.spec.run import Desired, Run, RunSpec
+from tandem.spec.run import Desired, ProfilesSpec, Run, RunSpec
 from tandem.spec.train import (
     FINAL_ANSWER,
     BatchSpec,
@@ -35,6 +35,7 @@ __all__ = [
     "ModelSpec",
     "OptimizerSpec",
     "Precision",
+    "ProfilesSpec",
     "Run",
     "RunSpec",
     "Schedule",

@@ -14,6 +14,8 @@ from tandem.spec.train import TrainSpec
 
 API_VERSION = "tandem.dev/v1alpha1"
 KIND = "Run"
+MAX_TTL_SECONDS = 2**31 - 1
+"""As much as Kubernetes takes for its Jobs."""
 
 
 class Desired(StrEnum):
@@ -37,6 +39,20 @@ class Metadata(Section):
     """Kubernetes annotations; not part of the Run's identity."""
 
 
+PROFILE_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class ProfilesSpec(Section):
+    """Which pod shapes of the platform team the stages use on a cluster; ignored on one machine."""
+
+    train: str | None = Field(default=None, pattern=PROFILE_NAME)
+    """Name of a profile for training, as `tandem check --cluster` lists them. None: the default one."""
+    generate: str | None = Field(default=None, pattern=PROFILE_NAME)
+    """Name of a profile for generating. None: the default one."""
+    score: str | None = Field(default=None, pattern=PROFILE_NAME)
+    """Name of a profile for scoring. None: the default one."""
+
+
 class RunSpec(Section):
     """A model, then optionally training, then evaluations."""
 
@@ -53,6 +69,11 @@ class RunSpec(Section):
     """Named evaluations, in the order in which they are made."""
     max_attempts: int = Field(default=3, ge=1, le=100)
     """Attempts of one stage. One that was told to stop and saved its work does not count."""
+    profiles: ProfilesSpec = ProfilesSpec()
+    """Pod shapes on a cluster."""
+    ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=MAX_TTL_SECONDS)
+    """Seconds from its end until the cluster forgets this Run object; what it left in the store stays. Ignored on one
+    machine. None: kept until someone deletes it."""
     desired: Desired = Desired.ACTIVE
     """Active, Suspended or Cancelled. The only part of a spec that may change, and no part of the Run's identity."""
 
