@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tandem.check.report import Report, Severity, abridge, raise_if_faults
 from tandem.check.run import check_run
+from tandem.check.text import draw_facts
 from tandem.cli.console import print_json, print_text, tell
 from tandem.cli.places import cache_folder
 from tandem.errors import TandemError
@@ -31,8 +32,7 @@ def check_file(path: Path, store_url: str | None, *, strict: bool, gpu_memory: f
         print_json(report.to_json())
         return code
     print_findings(report)
-    for key, value in report.facts.items():
-        print_text(f"{key}: {value}")
+    print_text(draw_facts(report.facts))
     print_text(f"{submission.id}: " + ("ready to run" if code == 0 else "not ready"))
     return code
 
