@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tandem.evaluate.fake_judge import FakeJudgeServer, FakeReply, break_some, exact_match_reply
+from tandem.evaluate.fake_chat import FakeReply
+from tandem.evaluate.fake_judge import FakeJudgeServer, break_some, exact_match_reply
 from tandem.evaluate.judge import Item, JudgeSettings, judge_all
 from tandem.evaluate.judge_cache import JudgeCache
 from tandem.evaluate.judge_openai import OpenAIJudge

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tandem.evaluate.fake_judge import FakeJudgeServer, FakeReply
+from tandem.evaluate.fake_chat import FakeReply
+from tandem.evaluate.fake_judge import FakeJudgeServer
 from tandem.evaluate.judge import JudgeSettings
 from tandem.evaluate.judge_cache import JudgeCache, Reply
 from tandem.evaluate.judge_openai import OpenAIJudge

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tandem.errors import BadConfiguration, Fault, Unavailable
-from tandem.evaluate.fake_judge import FakeJudgeServer, FakeReply, exact_match_reply
+from tandem.evaluate.fake_chat import FakeReply
+from tandem.evaluate.fake_judge import FakeJudgeServer, exact_match_reply
 from tandem.evaluate.judge import ExactMatchJudge, JudgeSettings
 from tandem.evaluate.judge_cache import JudgeCache, Reply
 from tandem.evaluate.judge_openai import OpenAIJudge, judge_faults, judge_identity, open_judge
@@ -229,10 +230,10 @@ def test_a_server_whose_name_is_as_long_as_a_book_is_not_believed(bench: Callabl
 def test_fewer_calls_run_at_once_after_too_many_requests_and_more_again_later(bench: Callable[..., Bench]) -> None:
     one = bench(FakeReply(status=429), FakeReply(status=429), FakeReply(status=500), concurrency=32)
     one.ask("first")
-    assert one.judge.pace.limit == 8
+    assert one.judge.caller.pace.limit == 8
     for number in range(8):
         one.ask(str(number))
-    assert one.judge.pace.limit == 10
+    assert one.judge.caller.pace.limit == 10
 
 
 def test_closing_ends_calls_and_waits_at_once() -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tandem.errors import Unavailable
-from tandem.evaluate.fake_judge import FAILURES, FakeJudgeServer, FakeReply, break_some, exact_match_reply
+from tandem.evaluate.fake_chat import FakeReply
+from tandem.evaluate.fake_judge import FAILURES, FakeJudgeServer, break_some, exact_match_reply
 from tandem.evaluate.judge import ExactMatchJudge, JudgeSettings
 from tandem.evaluate.judge_cache import JudgeCache
 from tandem.evaluate.judge_openai import OpenAIJudge, judge_identity

@@ -16,7 +16,8 @@ from tandem.errors import BadData
 from tandem.evaluate.bertscore import BertScore, BertScoreIdentity
 from tandem.evaluate.encoder import BertScoreSettings
 from tandem.evaluate.extract import DEFAULT_MARKER as M
-from tandem.evaluate.fake_judge import FakeJudgeServer, FakeReply
+from tandem.evaluate.fake_chat import FakeReply
+from tandem.evaluate.fake_judge import FakeJudgeServer
 from tandem.evaluate.figures import recompute_result, summarise
 from tandem.evaluate.judge import ExactMatchJudge, Judge, JudgeSettings
 from tandem.evaluate.judge_openai import OpenAIJudge, judge_identity

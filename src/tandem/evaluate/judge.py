@@ -10,13 +10,10 @@ from threading import Lock
 from typing import Literal, Protocol
 
 from tandem.errors import BadConfiguration, Fault, Unavailable
+from tandem.evaluate.chat_answers import REFUSED, UNAVAILABLE
 from tandem.evaluate.extract import is_exact
 from tandem.evaluate.records import Record, Verdict
 
-UNAVAILABLE = "unavailable"
-"""Reason: no reply after all tries."""
-REFUSED = "refused"
-"""Reason: the server does not accept this request."""
 UNPARSEABLE = "unparseable"
 """Reason: there is a reply, but it is no verdict."""
 

@@ -7,31 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
-from threading import Event, Lock
-from typing import Any
-from urllib.parse import urlsplit
+from threading import Lock
 
 from tandem.errors import BadConfiguration, Fault, Unavailable
-from tandem.evaluate.judge import (
-    UNAVAILABLE,
-    UNPARSEABLE,
-    ExactMatchJudge,
-    Judge,
-    JudgeIdentity,
-    JudgeSettings,
-)
-from tandem.evaluate.judge_answers import Failure, read_answer
+from tandem.evaluate.chat_answers import ChatServer, Failure
+from tandem.evaluate.chat_calls import Caller, CallLimits, server_faults
+from tandem.evaluate.chat_http import HttpAnswer
+from tandem.evaluate.judge import UNPARSEABLE, ExactMatchJudge, Judge, JudgeIdentity, JudgeSettings
+from tandem.evaluate.judge_answers import read_answer
 from tandem.evaluate.judge_cache import JudgeCache, Reply
-from tandem.evaluate.judge_http import Exchange, NoAnswer
-from tandem.evaluate.judge_pace import Pace
 from tandem.evaluate.judge_prompt import ORIGINAL_TEMPERATURE, JudgeRequest, build_request
 from tandem.evaluate.records import Verdict
-
-_FIRST_WAIT = 0.5
-_LONGEST_WAIT = 60.0
-
-_STOPPED = Failure(reason=f"{UNAVAILABLE}: stopped", temporary=False)
 
 
 def open_judge(
@@ -54,27 +40,18 @@ def open_judge(
 
 def judge_faults(settings: JudgeSettings, environment: Mapping[str, str]) -> list[Fault]:
     """What keeps this judge from being asked at all; also for checking before a run."""
-    if settings.kind == "exact":
-        return []
-    faults = []
-    url = urlsplit(settings.base_url or "")
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        remedy = "Write the API's address, for example https://api.example.com/v1"
-        faults.append(Fault(where="judge.baseUrl", what="no http(s) address", remedy=remedy))
-    if url.username or url.password:
-        remedy = f"Put the key into the environment variable {settings.key_env}"
-        faults.append(Fault(where="judge.baseUrl", what="holds a user or password", remedy=remedy))
-    if not settings.model:
-        faults.append(Fault(where="judge.model", what="missing", remedy="Name the judging model"))
-    key = environment.get(settings.key_env, "").strip()
-    if not key:
-        what = f"the environment variable {settings.key_env} is not set"
-        remedy = "Set it to the judge's key, or to any text if the server needs none"
-        faults.append(Fault(where="judge.keyEnv", what=what, remedy=remedy))
-    elif not (key.isascii() and key.isprintable()):
-        what = f"the environment variable {settings.key_env} holds characters that no key has"
-        faults.append(Fault(where="judge.keyEnv", what=what, remedy="Set it to the judge's key, on one line"))
-    return faults
+    return [] if settings.kind == "exact" else server_faults(describe_server(settings), environment)
+
+
+def describe_server(settings: JudgeSettings) -> ChatServer:
+    """The judge's server, as messages name it."""
+    return ChatServer(
+        section="judge",
+        base_url=settings.base_url or "",
+        model=settings.model or "",
+        key_env=settings.key_env,
+        again="score again: replies already given are kept",
+    )
 
 
 def judge_identity(settings: JudgeSettings) -> JudgeIdentity:
@@ -116,18 +93,26 @@ class OpenAIJudge:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
-    pace: Pace = field(init=False, repr=False)
-    _exchange: Exchange = field(init=False, repr=False)
+    caller: Caller = field(init=False, repr=False)
     _calls: int = field(default=0, init=False)
     _counting: Lock = field(default_factory=Lock, init=False, repr=False)
-    _closed: Event = field(default_factory=Event, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.pace = Pace(self.settings.concurrency)
-        self._exchange = Exchange(
-            base_url=self.settings.base_url or "",
+        settings = self.settings
+        self.caller = Caller(
+            server=describe_server(settings),
+            limits=CallLimits(
+                concurrency=settings.concurrency,
+                timeout_seconds=settings.timeout_seconds,
+                max_retries=settings.max_retries,
+                deadline_seconds=settings.deadline_seconds,
+            ),
             key=self.key,
-            connections=self.settings.concurrency,
+            sleep=self.sleep,
+            jitter=self.jitter,
+            now=self.now,
+            clock=self.clock,
+            before_call=self._count_call,
         )
 
     def judge(self, question: str, reference: str, prediction: str) -> Verdict:
@@ -136,7 +121,8 @@ class OpenAIJudge:
         kept = self.cache.find(request) if self.cache else None
         if kept is not None:
             return _verdict(kept, request, cached=True)
-        answer = self._ask(request)
+        body = {"model": request.model, "messages": request.messages, **request.options}
+        answer = self.caller.ask(body, self._read)
         if isinstance(answer, Failure):
             return Verdict(verdict="unscored", reason=answer.reason)
         reply = self.cache.keep(request, answer) if self.cache else answer
@@ -144,64 +130,10 @@ class OpenAIJudge:
 
     def close(self) -> None:
         """See Judge; what is asked from now on is unscored."""
-        self._closed.set()
-        self.pace.close()
-        self._exchange.close()
+        self.caller.close()
 
-    def _ask(self, request: JudgeRequest) -> Reply | Failure:
-        """Call until there is a reply, a failure that cannot pass, or no try or no time left.
-
-        The sample's time runs from its first call on, so that waiting for a turn costs it nothing. To be told that
-        there are too many calls is no failure of this one: it costs time, not a try.
-        """
-        body = {"model": request.model, "messages": request.messages, **request.options}
-        end: float | None = None
-        answer = _STOPPED
-        tries_left = self.settings.max_retries + 1
-        for number in count():
-            call = self.pace.begin()
-            if call is None:
-                return _STOPPED
-            too_many = False
-            try:
-                start = self.clock()
-                end = start + self.settings.deadline_seconds if end is None else end
-                if start >= end:
-                    return answer
-                answered = self._try(body, min(self.settings.timeout_seconds, end - start))
-                too_many = isinstance(answered, Failure) and answered.too_many
-            finally:
-                self.pace.end(call, too_many=too_many)
-            tries_left -= not too_many
-            if isinstance(answered, Reply) or not answered.temporary or not tries_left:
-                return answered
-            answer = answered
-            wait = self._wait_after(answer, number)
-            if self.clock() + wait >= end:
-                asked = f", asked to wait {wait:.0f} s" if answer.wait is not None else ""
-                return Failure(reason=f"{answer.reason}{asked}; the sample's time is up")
-            self._pause(wait)
-        raise AssertionError("count() does not end")
-
-    def _wait_after(self, failure: Failure, number: int) -> float:
-        spread = 0.5 + self.jitter() / 2
-        if failure.wait is not None:
-            return max(failure.wait, _FIRST_WAIT * spread)
-        return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(number, 10)) * spread
-
-    def _pause(self, seconds: float) -> None:
-        if self.sleep is None:
-            self._closed.wait(seconds)
-        else:
-            self.sleep(seconds)
-
-    def _try(self, body: Mapping[str, Any], seconds: float) -> Reply | Failure:
-        self._count_call()
-        try:
-            answer = self._exchange.post(body, seconds=seconds)
-        except NoAnswer as error:
-            return Failure(reason=f"{UNAVAILABLE}: {str(error).replace(self.key, '***')}")
-        return read_answer(answer, self.settings, key=self.key, now=self.now())
+    def _read(self, answer: HttpAnswer, now: datetime) -> Reply | Failure:
+        return read_answer(answer, self.caller.server, key=self.key, now=now)
 
     def _count_call(self) -> None:
         most = self.settings.max_calls

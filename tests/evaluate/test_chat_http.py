@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.evaluate.fake_judge import FakeJudgeServer, FakeReply
-from tandem.evaluate.judge_http import LARGEST_ANSWER, Exchange, HttpAnswer, NoAnswer, read_retry_after
+from tandem.evaluate.chat_http import LARGEST_ANSWER, Exchange, HttpAnswer, NoAnswer, read_retry_after
+from tandem.evaluate.fake_chat import FakeReply
+from tandem.evaluate.fake_judge import FakeJudgeServer
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "Which?"}]}

@@ -1,4 +1,4 @@
-"""One call of a judge's API through the openai client, bounded in time and in size, for many threads.
+"""Single calls of a chat server's API through the openai client, bounded in time and in size, for many threads.
 
 The client's errors, and those of the libraries below it, stay in this module. It runs on its own aiohttp transport,
 and the time of a call is one limit over all of it: a server that sends one byte after another ends no time-out of
@@ -8,7 +8,7 @@ a socket's reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import openai
 
 LARGEST_ANSWER = 1 << 20
-"""Bytes of a body; a judge needs a thousand."""
+"""Bytes of a body; a judge needs a thousand, a generated text some ten thousand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,9 @@ class HttpAnswer:
     retry_after: str
     """The header of this name; empty without one."""
     body: bytes
+
+
+_Call = Callable[["openai.AsyncOpenAI"], Awaitable["httpx2.Response"]]
 
 
 class NoAnswer(Exception):
@@ -65,12 +68,19 @@ class Exchange:
         Redirections are not followed. Raises NoAnswer if there is none in time, if it breaks off, is no HTTP,
         or has more than LARGEST_ANSWER bytes, and once the exchange is closed.
         """
+        return self._run(lambda client: _complete(client, request), seconds)
+
+    def list_models(self, *, seconds: float) -> HttpAnswer:
+        """Ask what the server serves, as post does a completion."""
+        return self._run(_list_models, seconds)
+
+    def _run(self, call: _Call, seconds: float) -> HttpAnswer:
         with self._lock:
             if self._closed:
                 raise NoAnswer("stopped")
             if self._open is None:
                 self._open = self._start()
-            future = asyncio.run_coroutine_threadsafe(_post(self._open.client, request, seconds), self._open.loop)
+            future = asyncio.run_coroutine_threadsafe(_bounded(call, self._open.client, seconds), self._open.loop)
         try:
             return future.result()
         except CancelledError:
@@ -98,7 +108,7 @@ class Exchange:
                 ready.set()
                 await closing.wait()
 
-        self._thread = Thread(target=lambda: asyncio.run(serve()), name="judge-http", daemon=True)
+        self._thread = Thread(target=lambda: asyncio.run(serve()), name="chat-http", daemon=True)
         self._thread.start()
         ready.wait()
         return opened[0]
@@ -148,18 +158,27 @@ async def _read_bounded(response: httpx2.Response) -> None:
     response.headers = httpx2.Headers({"Retry-After": response.headers.get("Retry-After", "")})
 
 
-async def _post(client: openai.AsyncOpenAI, request: Mapping[str, Any], seconds: float) -> HttpAnswer:
+async def _complete(client: openai.AsyncOpenAI, request: Mapping[str, Any]) -> httpx2.Response:
+    # All goes as extra_body, which overrules the rest: it is JSON already, and the walk of the client over the types
+    # of its own parameters takes as long as all else that a call does here.
+    answered = await client.chat.completions.with_raw_response.create(
+        model=request["model"], messages=[], extra_body=request
+    )
+    return answered.http_response
+
+
+async def _list_models(client: openai.AsyncOpenAI) -> httpx2.Response:
+    answered = await client.models.with_raw_response.list()
+    return answered.http_response
+
+
+async def _bounded(call: _Call, client: openai.AsyncOpenAI, seconds: float) -> HttpAnswer:
     import openai
 
     with _one_error():
         try:
             async with asyncio.timeout(seconds):
-                # All goes as extra_body, which overrules the rest: it is JSON already, and the walk of the client over
-                # the types of its own parameters takes as long as all else that a call does here.
-                answered = await client.chat.completions.with_raw_response.create(
-                    model=request["model"], messages=[], extra_body=request
-                )
-                response = answered.http_response
+                response = await call(client)
         except openai.APIStatusError as error:
             response = error.response
         except TimeoutError:

@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.evaluate.judge_pace import Pace
+from tandem.evaluate.chat_pace import Pace
 
 
 def take(pace: Pace, count: int) -> list[int]:
