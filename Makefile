@@ -21,7 +21,7 @@ demo: .venv/demo.stamp  ## Train and evaluate a tiny InternVL on real images, on
 	$(BIN)/tandem demo report jobs/demo.yaml --store $(STORE)
 
 test: .venv/dev.stamp lint  ## Run every test, as CI does
-	k8s/local/build-tool versitygw
+	k8s/local/build-tool --all > /dev/null
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/dev.stamp  ## Check style, types and import contracts

@@ -1,4 +1,4 @@
-"""What tests of several rooms share: S3 servers, one of each for a session."""
+"""What tests of several rooms share: S3 servers and an API server, one of each for a session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.cluster import ApiServer, api_server_running
 from tests.servers import S3Server, moto_running, versitygw_running
 
 settings.register_profile("tandem", deadline=None)
@@ -24,4 +25,11 @@ def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def moto_server() -> Iterator[S3Server]:
     """The fake S3 server."""
     with moto_running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real Kubernetes API server without nodes, built on first use; make a namespace of your own in it."""
+    with api_server_running(tmp_path_factory.mktemp("api-server")) as server:
         yield server
