@@ -51,6 +51,12 @@ class RetryableError(TandemError):
     """Trying again may help."""
 
 
+class OutOfMemory(RetryableError):
+    """One sample alone needs more memory than there is; on a larger or emptier device it may fit."""
+
+    code = "out-of-memory"
+
+
 class Unavailable(RetryableError):
     """The store, the hub or the judge is away for now (EX_TEMPFAIL)."""
 

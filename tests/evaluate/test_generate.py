@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tandem.evaluate.batches import plan_batches
-from tandem.evaluate.generate import Generator, Progress, generate_batch, generate_predictions
+from tandem.errors import OutOfMemory
+from tandem.evaluate.batches import Batch, plan_batches
+from tandem.evaluate.decode import decode_greedily
+from tandem.evaluate.fast.engine import prepare_engine
+from tandem.evaluate.generate import Generator, PlainTexts, generate_batch
+from tandem.evaluate.packed import MOST_HALVINGS, PackedTexts
+from tandem.evaluate.parts import TextMaker
 from tandem.evaluate.prepare import PreparedSample, PromptSettings, prepare_samples
-from tandem.evaluate.records import EvalSample
+from tandem.evaluate.records import EvalSample, Prediction
 from tandem.model.loading import load_adapter, load_base, load_tokenizer, read_model_info
 from tandem.model.prompt import INTERNVL2_5
+from tandem.outcome import classify, describe_failure
 from tests.evaluate.conftest import IMAGE_SIZES
 
 NAMES = tuple(IMAGE_SIZES)
@@ -75,16 +85,16 @@ def test_in_float32_a_batch_says_what_its_samples_say_one_by_one(generator: Gene
     assert {prediction.finish for prediction in together} == {"stop", "length"}
 
 
-def test_the_budget_of_a_batch_changes_no_prediction_and_no_order(generator: Generator, image_folder: Path) -> None:
+def test_the_budget_of_a_batch_changes_no_prediction(generator: Generator, image_folder: Path) -> None:
     samples = prepare(generator, image_folder)
     lengths = [sample.prompt_tokens for sample in samples]
 
-    def generate(batch_tokens: int) -> Any:
+    def generate(batch_tokens: int) -> dict[int, Prediction]:
         batches = plan_batches(lengths, max_new_tokens=generator.max_new_tokens, batch_tokens=batch_tokens)
-        return generate_predictions(generator, samples, batches, report=lambda _: None)
+        return make_all(PlainTexts(generator=generator, samples=samples), batches)
 
     assert generate(1) == generate(700) == generate(10**6)
-    assert [prediction.sample_id for prediction in generate(700)] == [f"s{number}" for number in range(12)]
+    assert {index: each.sample_id for index, each in generate(700).items()} == {n: f"s{n}" for n in range(12)}
 
 
 def test_a_prediction_carries_its_sample_and_true_counts(generator: Generator, image_folder: Path) -> None:
@@ -120,15 +130,102 @@ def test_the_images_change_what_the_model_says(generator: Generator, image_folde
     assert ask("wide.png") != ask("tall.png")
 
 
-def test_progress_is_told_after_each_batch(generator: Generator, image_folder: Path) -> None:
-    samples = prepare(generator, image_folder)[:5]
-    batches = plan_batches([sample.prompt_tokens for sample in samples], max_new_tokens=16, batch_tokens=1)
-    told: list[Progress] = []
-    generate_predictions(generator, samples, batches, report=told.append)
-    assert told == [
-        Progress(batches=number, batches_total=5, samples=number, samples_total=5) for number in range(1, 6)
-    ]
+def make_all(texts: TextMaker, batches: Sequence[Batch]) -> dict[int, Prediction]:
+    found: dict[int, Prediction] = {}
+    for batch, predictions in texts.make(batches):
+        found.update(zip(batch.samples, predictions, strict=True))
+    return found
 
 
-def test_no_batches_give_no_predictions(generator: Generator) -> None:
-    assert generate_predictions(generator, [], (), report=lambda _: None) == []
+class ShortOfMemory:
+    """Decodes at most so many rows at once, as a device does that holds no more."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.tried: list[int] = []
+
+    def __call__(self, network: Any, prompts: Sequence[Sequence[int]], *others: Any, **named: Any) -> list[list[int]]:
+        self.tried.append(len(prompts))
+        if len(prompts) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return decode_greedily(network, prompts, *others, **named)
+
+
+def test_what_does_not_fit_is_halved_until_it_does_and_says_the_same(generator: Generator, image_folder: Path) -> None:
+    samples = prepare(generator, image_folder)
+    order = tuple(sorted(range(12), key=lambda index: -samples[index].prompt_tokens))
+    batches = [Batch(index=n, samples=order[6 * n : 6 * n + 6], prompt_tokens=0) for n in range(2)]
+    wanted = make_all(PlainTexts(generator=generator, samples=samples), batches)
+    short = ShortOfMemory(2)
+    found = make_all(PlainTexts(generator=generator, samples=samples, decode=short), batches)
+    assert {index: each.text for index, each in found.items()} == {index: each.text for index, each in wanted.items()}
+    assert {each.batch_halvings for each in wanted.values()} == {0}
+    assert [found[index].batch_halvings for index in order] == [2] * 12
+    assert short.tried[:3] == [6, 3, 2]
+    assert short.tried.count(6) == 1, "what did not fit once is not tried again"
+
+
+def test_a_sample_that_does_not_fit_alone_is_named_with_what_can_be_done(
+    generator: Generator, image_folder: Path
+) -> None:
+    samples = prepare(generator, image_folder)
+    texts = PlainTexts(generator=generator, samples=samples, decode=ShortOfMemory(0))
+    with pytest.raises(OutOfMemory, match=r"'s0'.* alone: .* prompt tokens.*Lower the evaluation's tiles") as caught:
+        make_all(texts, [Batch(index=0, samples=(0, 1), prompt_tokens=0)])
+    assert classify(describe_failure(caught.value)) == "out-of-memory"
+
+
+def test_packed_texts_begin_anew_with_half_the_room_when_memory_runs_out(
+    generator: Generator, image_folder: Path
+) -> None:
+    samples = prepare(generator, image_folder)
+    lengths = [sample.prompt_tokens for sample in samples]
+    batches = plan_batches(lengths, max_new_tokens=generator.max_new_tokens, batch_tokens=700)
+    wanted = make_all(PlainTexts(generator=generator, samples=samples), batches)
+    budgets: list[dict[str, Any]] = []
+
+    def prepare_short(*arguments: Any, **named: Any) -> Any:
+        engine = prepare_engine(*arguments, **named)
+        budgets.append(engine.describe())
+        if named["halvings"] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if named["halvings"] == 1:
+            return FailsAfter(engine, texts=5)
+        return engine
+
+    packed = PackedTexts(generator=generator, samples=samples, threads=1, prepare=prepare_short)
+    found = make_all(packed, batches)
+    assert {index: each.text for index, each in found.items()} == {index: each.text for index, each in wanted.items()}
+    assert sorted(each.batch_halvings for each in found.values()) == [1] * 5 + [2] * 7
+    assert packed.describe() == {**budgets[-1], "halvings": 2}
+    tokens = [budget["cache_tokens"] for budget in budgets]
+    assert tokens[0] > tokens[1] > tokens[2]
+
+
+@dataclass
+class FailsAfter:
+    """An engine that runs out of memory after some texts."""
+
+    engine: Any
+    texts: int
+
+    def describe(self) -> Any:
+        return self.engine.describe()
+
+    def generate(self, *arguments: Any, **named: Any) -> Iterator[tuple[int, list[int]]]:
+        yield from itertools.islice(self.engine.generate(*arguments, **named), self.texts)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_sample_for_which_no_room_is_small_enough_is_named(generator: Generator, image_folder: Path) -> None:
+    samples = prepare(generator, image_folder)
+    tried: list[int] = []
+
+    def refuse(*_: Any, halvings: int, **__: Any) -> Any:
+        tried.append(halvings)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    packed = PackedTexts(generator=generator, samples=samples, threads=1, prepare=refuse)
+    with pytest.raises(OutOfMemory, match="does not fit into the device's memory alone"):
+        make_all(packed, [Batch(index=0, samples=(0, 1), prompt_tokens=0)])
+    assert tried == list(range(MOST_HALVINGS + 1))

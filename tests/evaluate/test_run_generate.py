@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tandem.errors import BadConfiguration, BadData
-from tandem.evaluate.generate import Progress
 from tandem.evaluate.job import GenerateJob
+from tandem.evaluate.parts import Progress
 from tandem.evaluate.records import Prediction, read_jsonl
 from tandem.evaluate.run_generate import run_generate
 from tandem.evaluate.samples import read_eval_samples
@@ -58,9 +58,11 @@ def fields(tiny_model: Path, image_folder: Path, data: Path, tmp_path: Path) -> 
 
 
 def read_output(folder: Path) -> tuple[list[Prediction], dict[str, Any]]:
-    part = folder / "output" / "part-00000.jsonl"
+    """All parts in the evaluation's order (ids are ascending numbers), and the record."""
+    parts = sorted((folder / "output").glob("part-*.jsonl"))
+    predictions = [each for part in parts for each in read_jsonl(Prediction, part.read_bytes(), where=str(part))]
     record: dict[str, Any] = json.loads((folder / "output" / "generate.json").read_text())
-    return read_jsonl(Prediction, part.read_bytes(), where=str(part)), record
+    return sorted(predictions, key=lambda each: int(each.sample_id)), record
 
 
 def test_it_leaves_predictions_in_order_and_a_record_of_its_settings(fields: dict[str, Any], data: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_limit_takes_the_first_samples(fields: dict[str, Any]) -> None:
     assert record["settings"]["limit"] == 4
 
 
-def test_more_shards_than_batches_leave_an_empty_part(fields: dict[str, Any]) -> None:
+def test_more_shards_than_batches_leave_a_shard_without_parts(fields: dict[str, Any]) -> None:
     fields["eval"]["shards"] = 50
     run_generate(GenerateJob.model_validate(fields | {"shard": 49}))
     predictions, record = read_output(fields["work"])

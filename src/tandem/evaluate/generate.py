@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from tandem.evaluate.batches import Batch
 from tandem.evaluate.decode import decode_greedily
+from tandem.evaluate.memory import does_not_fit, release_memory
 from tandem.evaluate.prepare import PreparedSample, PromptSettings, encode_sample, load_tiles
 from tandem.evaluate.records import Prediction
 from tandem.model.tiles import normalise
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerBase
+
+Decode = Callable[..., list[list[int]]]
+"""`decode.decode_greedily`, or what stands in for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,53 +37,75 @@ class Generator:
         return frozenset(int(self.tokenizer.get_vocab()[token]) for token in ends if token is not None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a generation is."""
+@dataclass(kw_only=True)
+class PlainTexts:
+    """Makes texts batch by batch, in the plan's order; a `parts.TextMaker`.
 
-    batches: int
-    batches_total: int
-    samples: int
-    samples_total: int
-
-
-def generate_predictions(
-    generator: Generator,
-    samples: Sequence[PreparedSample],
-    batches: Sequence[Batch],
-    *,
-    report: Callable[[Progress], None],
-) -> list[Prediction]:
-    """Generate these batches of the evaluation's samples and return the predictions in the evaluation's order.
-
-    `report` is called after each batch. Raises BadData if an image has changed since it was prepared.
+    A batch that does not fit into memory is halved until it does, and so are those after it that are as large.
     """
-    found: dict[int, Prediction] = {}
-    total = sum(len(batch.samples) for batch in batches)
-    for number, batch in enumerate(batches, start=1):
-        predictions = generate_batch(generator, [samples[index] for index in batch.samples])
-        found.update(zip(batch.samples, predictions, strict=True))
-        report(Progress(batches=number, batches_total=len(batches), samples=len(found), samples_total=total))
-    return [found[index] for index in sorted(found)]
+
+    generator: Generator
+    samples: Sequence[PreparedSample]
+    """The whole evaluation's."""
+    decode: Decode = decode_greedily
+    name: str = "plain"
+    least_samples: int = 16
+    """Batches of long prompts hold few samples and take long: of those, some are a part."""
+    _most_tokens: int | None = field(default=None, init=False)
+    """Padded prompt and new tokens of a batch that are tried, since more did not fit; None: any number."""
+
+    def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
+        """See `parts.TextMaker`.
+
+        Raises OutOfMemory for a sample that does not fit alone, BadData if an image has changed since it was prepared.
+        """
+        for batch in batches:
+            yield batch, self._make([self.samples[index] for index in batch.samples], halvings=0)
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing: its settings are the evaluation's."""
+        return {}
+
+    def _make(self, rows: Sequence[PreparedSample], *, halvings: int) -> list[Prediction]:
+        import torch
+
+        new_tokens = self.generator.max_new_tokens
+        each = max(row.prompt_tokens for row in rows) + new_tokens
+        half = (len(rows) + 1) // 2
+        if len(rows) == 1 or self._most_tokens is None or len(rows) * each <= self._most_tokens:
+            try:
+                return generate_batch(self.generator, rows, decode=self.decode, halvings=halvings)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if len(rows) == 1:
+                    raise does_not_fit(rows[0], max_new_tokens=new_tokens) from error
+            self._most_tokens = half * each
+            release_memory()
+        return [
+            *self._make(rows[:half], halvings=halvings + 1),
+            *self._make(rows[half:], halvings=halvings + 1),
+        ]
 
 
-def generate_batch(generator: Generator, rows: Sequence[PreparedSample]) -> list[Prediction]:
+def generate_batch(
+    generator: Generator, rows: Sequence[PreparedSample], *, decode: Decode = decode_greedily, halvings: int = 0
+) -> list[Prediction]:
     """Generate the texts of samples together, one prediction for each, in their order.
 
-    Raises BadData if an image has changed since it was prepared.
+    halvings is how often their batch was halved; it is recorded. Raises BadData if an image has changed since it was
+    prepared, torch.OutOfMemoryError if they do not fit into the device's memory together.
     """
     tiles = [tile for row in rows for tile in load_tiles(row, generator.settings)]
-    texts = decode_greedily(
+    texts = decode(
         generator.network,
         [encode_sample(row, generator.tokenizer, generator.settings) for row in rows],
         normalise(tiles, tile_size=generator.settings.geometry.tile_size),
         stop_ids=generator.stop_ids,
         max_new_tokens=generator.max_new_tokens,
     )
-    return [make_prediction(generator, row, ids) for row, ids in zip(rows, texts, strict=True)]
+    return [make_prediction(generator, row, ids, halvings=halvings) for row, ids in zip(rows, texts, strict=True)]
 
 
-def make_prediction(generator: Generator, row: PreparedSample, ids: Sequence[int]) -> Prediction:
+def make_prediction(generator: Generator, row: PreparedSample, ids: Sequence[int], *, halvings: int = 0) -> Prediction:
     """A sample's prediction, from the tokens of its text, a stop token included."""
     text = generator.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Prediction(
@@ -89,4 +115,5 @@ def make_prediction(generator: Generator, row: PreparedSample, ids: Sequence[int
         prompt_tokens=row.prompt_tokens,
         new_tokens=len(ids),
         tiles=row.tiles,
+        batch_halvings=halvings,
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tandem.errors import BadConfiguration, Fault
 from tandem.evaluate.batches import Batch
-from tandem.evaluate.generate import Generator, Progress, make_prediction
+from tandem.evaluate.generate import Generator, make_prediction
+from tandem.evaluate.memory import does_not_fit, release_memory
 from tandem.evaluate.prepare import PreparedSample, encode_sample, load_tiles
 from tandem.evaluate.records import Prediction
 from tandem.spec import Engine
 
 if TYPE_CHECKING:
     from tandem.evaluate.fast.prefill import Prompt
+
+MOST_HALVINGS = 6
+"""Of an engine's budget: then its rows and its cache hold one sample each (see MOST_SLOTS and ROW_TOKENS there)."""
 
 
 def choose_engine(wanted: Engine, network: Any, *, device: str) -> Engine:
@@ -39,45 +44,83 @@ def choose_engine(wanted: Engine, network: Any, *, device: str) -> Engine:
     )
 
 
-def generate_packed(
-    generator: Generator,
-    samples: Sequence[PreparedSample],
-    batches: Sequence[Batch],
-    *,
-    report: Callable[[Progress], None],
-    threads: int,
-) -> tuple[list[Prediction], dict[str, Any]]:
-    """The predictions of these batches' samples, in the evaluation's order, and what of the engine is to be recorded.
+@dataclass(kw_only=True)
+class PackedTexts:
+    """Makes texts in one stream; a `parts.TextMaker`.
 
-    samples are the whole evaluation's. Batches say no more than which samples are this shard's, and their order;
-    `report` is called as the last sample of each finishes. threads load images.
-    Raises BadData if an image has changed since it was prepared.
+    Batches only say which samples are wanted, and in which order: rows and slots are filled from all of them. So in
+    bfloat16, where a row's shape can change a sum, a text can depend on which samples are generated in the same
+    attempt, as it can on the number of shards; whoever goes on with parts of earlier attempts records that. In
+    float32 it cannot be told.
+
+    When memory runs out, rows and cache are halved, and the texts that were under way begin anew.
     """
-    order = [index for batch in batches for index in batch.samples]
-    if not order:
-        return [], {}
-    from tandem.evaluate.fast.engine import prepare_engine
-    from tandem.evaluate.fast.schedule import Request
 
-    engine = prepare_engine(
-        generator.network,
-        [samples[index].prompt_tokens for index in order],
-        stop_ids=generator.stop_ids,
-        most_new_tokens=generator.max_new_tokens,
-        tile_size=generator.settings.geometry.tile_size,
-        texts=len(samples),
-    )
-    requests = [Request(index=index, prompt_tokens=samples[index].prompt_tokens) for index in order]
-    left = {batch.index: len(batch.samples) for batch in batches}
-    batch_of = {index: batch.index for batch in batches for index in batch.samples}
-    found: dict[int, Prediction] = {}
-    for index, ids in engine.generate(requests, lambda index: _load(generator, samples[index]), loaders=threads):
-        found[index] = make_prediction(generator, samples[index], ids)
-        left[batch_of[index]] -= 1
-        if not left[batch_of[index]]:
-            done = sum(not count for count in left.values())
-            report(Progress(batches=done, batches_total=len(batches), samples=len(found), samples_total=len(order)))
-    return [found[index] for index in sorted(found)], engine.describe()
+    generator: Generator
+    samples: Sequence[PreparedSample]
+    """The whole evaluation's."""
+    threads: int
+    """They load images."""
+    prepare: Callable[..., Any] | None = None
+    """`fast.engine.prepare_engine`, or what stands in for it; None: that, loaded when it is needed."""
+    name: str = "packed"
+    least_samples: int = 64
+    """As many texts grow together; for fewer, the store would be written to several times a second."""
+    _halvings: int = field(default=0, init=False)
+    _described: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
+        """See `parts.TextMaker`: a batch comes as the last of its samples finishes.
+
+        Raises OutOfMemory for a sample that does not fit alone, BadData if an image has changed since it was prepared.
+        """
+        batch_of = {index: batch for batch in batches for index in batch.samples}
+        found: dict[int, Prediction] = {}
+        waiting = {batch.index: len(batch.samples) for batch in batches}
+        for index, prediction in self._stream(list(batch_of)):
+            found[index] = prediction
+            batch = batch_of[index]
+            waiting[batch.index] -= 1
+            if not waiting[batch.index]:
+                yield batch, [found.pop(each) for each in batch.samples]
+
+    def describe(self) -> dict[str, Any]:
+        """The budget of the (last) engine; nothing if there was nothing to make."""
+        return {**self._described, "halvings": self._halvings} if self._described else {}
+
+    def _stream(self, order: Sequence[int]) -> Iterator[tuple[int, Prediction]]:
+        import torch
+
+        left = dict.fromkeys(order)
+        while left:
+            try:
+                for index, ids in self._generate(list(left)):
+                    del left[index]
+                    yield index, make_prediction(self.generator, self.samples[index], ids, halvings=self._halvings)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if self._halvings == MOST_HALVINGS:
+                    longest = max((self.samples[index] for index in left), key=lambda sample: sample.prompt_tokens)
+                    raise does_not_fit(longest, max_new_tokens=self.generator.max_new_tokens) from error
+                self._halvings += 1
+            release_memory()
+
+    def _generate(self, order: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        from tandem.evaluate.fast.engine import prepare_engine
+        from tandem.evaluate.fast.schedule import Request
+
+        generator, samples = self.generator, self.samples
+        engine = (self.prepare or prepare_engine)(
+            generator.network,
+            [samples[index].prompt_tokens for index in order],
+            stop_ids=generator.stop_ids,
+            most_new_tokens=generator.max_new_tokens,
+            tile_size=generator.settings.geometry.tile_size,
+            texts=len(samples),
+            halvings=self._halvings,
+        )
+        self._described = engine.describe()
+        requests = [Request(index=index, prompt_tokens=samples[index].prompt_tokens) for index in order]
+        yield from engine.generate(requests, lambda index: _load(generator, samples[index]), loaders=self.threads)
 
 
 def _load(generator: Generator, sample: PreparedSample) -> Prompt:

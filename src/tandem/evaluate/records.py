@@ -55,6 +55,9 @@ class Prediction(EvalSample):
     """Generated tokens, the end token included."""
     tiles: NonNegativeInt
     """Tiles of all images together, thumbnails included."""
+    batch_halvings: NonNegativeInt = 0
+    """How often what it was generated with was halved because memory had run out; in bfloat16 that can change a
+    text. Texts from before this was recorded say 0."""
 
 
 class Verdict(Record):

@@ -1,4 +1,4 @@
-"""The generate stage's work from job to files: load, prepare, plan, generate this shard, write."""
+"""The generate stage's work from job to files: load, prepare, plan, make what is missing of this shard, record."""
 
 from __future__ import annotations
 
@@ -9,30 +9,40 @@ from dataclasses import asdict
 from typing import Any
 
 from tandem.evaluate.batches import Batch, plan_batches, select_shard
-from tandem.evaluate.generate import Generator, Progress, generate_predictions
+from tandem.evaluate.generate import Generator, PlainTexts
 from tandem.evaluate.job import GenerateJob
-from tandem.evaluate.packed import choose_engine, generate_packed
-from tandem.evaluate.prepare import prepare_samples
-from tandem.evaluate.records import Prediction, to_jsonl
+from tandem.evaluate.packed import PackedTexts, choose_engine
+from tandem.evaluate.parts import Progress, TextMaker, plan_parts, write_parts
+from tandem.evaluate.prepare import PreparedSample, prepare_samples
+from tandem.evaluate.records import Prediction
 from tandem.evaluate.samples import read_eval_samples
 from tandem.evaluate.settings import GenerateSettings, resolve_settings
+from tandem.evaluate.shelf import ShelfPlace, StoreShelf
 from tandem.model.card import AdapterCard, read_card
 from tandem.model.environment import describe_environment
-from tandem.model.loading import load_adapter, load_base, load_tokenizer, read_model_info
-from tandem.spec import Engine, canonical_json, sha256_hex
+from tandem.model.loading import ADAPTER_WEIGHTS, load_adapter, load_base, load_tokenizer, read_model_info
+from tandem.spec import Engine, Precision, canonical_json, sha256_hex
+from tandem.store.files import digest_file
 
-PART = "part-00000.jsonl"
 RECORD = "generate.json"
 
 MOST_LOADERS = 16
 """Threads that decode images ahead of a GPU."""
 
 
-def run_generate(job: GenerateJob, *, report: Callable[[Progress], None] = lambda _: None) -> None:
-    """Generate one shard of an evaluation into <work>/output: predictions (part-00000.jsonl) and generate.json.
+def run_generate(
+    job: GenerateJob,
+    *,
+    shelf: ShelfPlace | None = None,
+    report: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Generate one shard of an evaluation into <work>/output: predictions (part-00000.jsonl ...) and generate.json.
 
-    All data are looked at before the model is loaded. Raises BadData and BadConfiguration with every fault that the
-    step which met them found.
+    With a shelf each part is also in the store as soon as it is whole, and whole parts that earlier executions left
+    there are taken instead of made. All data are looked at before the model is loaded. `say` is told in one line what
+    was found of earlier executions. Raises BadData and BadConfiguration with every fault that the step which met them
+    found, OutOfMemory for a sample that does not fit into the device's memory alone, and the store's errors.
     """
     samples = read_eval_samples(job.data)[: job.limit]
     info = read_model_info(job.model_folder)
@@ -47,33 +57,52 @@ def run_generate(job: GenerateJob, *, report: Callable[[Progress], None] = lambd
     )
     batches = select_shard(plan, shard=job.shard, shards=job.eval.shards)
     device = _choose_device()
-    network = _load_network(job, device)
     generator = Generator(
-        network=network,
+        network=_load_network(job, device),
         tokenizer=tokenizer,
         settings=settings.prompt,
         max_new_tokens=job.eval.max_new_tokens,
     )
-    engine = choose_engine(job.eval.engine, network, device=device)
-    if engine is Engine.PACKED:
-        predictions, described = generate_packed(
-            generator, prepared, batches, report=report, threads=min(MOST_LOADERS, os.cpu_count() or 1)
-        )
-    else:
-        predictions, described = generate_predictions(generator, prepared, batches, report=report), {}
+    maker = _choose_maker(job, generator, prepared, device=device)
+    described = _describe_settings(job, settings, card, plan)
+    made_with = {
+        "settings": described,
+        "shard": job.shard,
+        "adapter_weights": _digest_adapter(job),
+        "device": device,
+        "engine": maker.name,
+        "environment": describe_environment(),
+    }
     output = job.work / "output"
-    output.mkdir(parents=True, exist_ok=True)
-    (output / PART).write_bytes(to_jsonl(predictions))
+    written = write_parts(
+        maker,
+        plan_parts(batches, least_samples=maker.least_samples),
+        samples,
+        shelf=None if shelf is None else StoreShelf(place=shelf, made_with=made_with, say=say),
+        output=output,
+        report=report,
+    )
+    regrouped = bool(written.reused) and maker.name == Engine.PACKED and job.eval.precision is not Precision.FLOAT32
     record = {
         "schema": "tandem.dev/generate/v1",
-        "settings": _describe_settings(job, settings, card, plan),
-        "shard": _describe_shard(job, batches, predictions),
+        "settings": described,
+        "shard": _describe_shard(job, batches, written.predictions),
+        "reused": {"parts": written.reused, "texts_may_differ": regrouped},
         "device": device,
-        "engine": {"name": engine.value, **described},
-        "environment": describe_environment(),
+        "engine": {"name": maker.name, **maker.describe()},
+        "environment": made_with["environment"],
     }
     body = json.dumps(record, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
     (output / RECORD).write_text(body, encoding="utf-8")
+
+
+def _choose_maker(
+    job: GenerateJob, generator: Generator, prepared: Sequence[PreparedSample], *, device: str
+) -> TextMaker:
+    if choose_engine(job.eval.engine, generator.network, device=device) is Engine.PACKED:
+        threads = min(MOST_LOADERS, os.cpu_count() or 1)
+        return PackedTexts(generator=generator, samples=prepared, threads=threads)
+    return PlainTexts(generator=generator, samples=prepared)
 
 
 def _choose_device() -> str:
@@ -87,6 +116,13 @@ def _load_network(job: GenerateJob, device: str) -> Any:
     if job.adapter_folder is None:
         return model
     return load_adapter(model, job.adapter_folder).get_base_model()
+
+
+def _digest_adapter(job: GenerateJob) -> str | None:
+    """The base is in the settings by its digest, an adapter only by its card."""
+    if job.adapter_folder is None:
+        return None
+    return digest_file(job.adapter_folder / ADAPTER_WEIGHTS).sha256
 
 
 def _describe_settings(
@@ -123,4 +159,8 @@ def _describe_shard(job: GenerateJob, batches: Sequence[Batch], predictions: Seq
         "prompt_tokens": sum(each.prompt_tokens for each in predictions),
         "new_tokens": sum(each.new_tokens for each in predictions),
         "tiles": sum(each.tiles for each in predictions),
+        "halved": {
+            "samples": sum(each.batch_halvings > 0 for each in predictions),
+            "most": max((each.batch_halvings for each in predictions), default=0),
+        },
     }

@@ -116,7 +116,7 @@ def _line(
         judged, compared = found(text)
         original = OriginalView(reasoning=reasoning, answer=text, verdict=judged, bertscore=compared)
     return ScoreLine(
-        **asked.model_dump(exclude={"text"}),
+        **asked.model_dump(exclude={"text", "batch_halvings"}),
         markers=ours.markers,
         status=ours.status,
         reasoning=ours.reasoning,

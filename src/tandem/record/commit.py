@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,10 @@ from tandem.store import AlreadyThere, Corrupt, Manifest, NotThere, Store
 from tandem.store.files import digest_of, require_equal
 from tandem.store.layout import EXIT, RunPlace
 from tandem.store.manifest import MANIFEST, decode_manifest
+from tandem.store.parallel import in_parallel
+
+_READERS = 8
+"""Files that are read at once."""
 
 
 class Tree(BaseModel):
@@ -107,13 +112,23 @@ def fetch_files(store: Store, tree: Tree, wanted: tuple[str, ...], folder: Path)
 
 def read_file(store: Store, tree: Tree, name: str) -> bytes:
     """One file of a pinned tree, verified. Raises NotThere, Corrupt."""
-    manifest = read_tree(store, tree)
-    key = f"{tree.prefix}{name}"
-    if name not in manifest:
-        raise NotThere(Fault(where=key, what="is not part of the committed tree", remedy="Check the name."))
-    body = store.get(key)
-    require_equal(digest_of(body), manifest[name], where=key)
+    (body,) = read_files(store, tree, (name,)).values()
     return body
+
+
+def read_files(store: Store, tree: Tree, names: Sequence[str]) -> dict[str, bytes]:
+    """Files of a pinned tree in the order of the names, each verified. Raises NotThere, Corrupt."""
+    manifest = read_tree(store, tree)
+
+    def read(name: str) -> bytes:
+        key = f"{tree.prefix}{name}"
+        if name not in manifest:
+            raise NotThere(Fault(where=key, what="is not part of the committed tree", remedy="Check the name."))
+        body = store.get(key)
+        require_equal(digest_of(body), manifest[name], where=key)
+        return body
+
+    return dict(zip(names, in_parallel(read, names, _READERS), strict=True))
 
 
 def list_executions(store: Store, place: RunPlace, stage: str) -> dict[str, bool]:

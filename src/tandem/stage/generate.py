@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tandem.evaluate.generate import Progress
 from tandem.evaluate.job import GenerateJob
+from tandem.evaluate.parts import Progress
 from tandem.evaluate.run_generate import run_generate
+from tandem.evaluate.shelf import ShelfPlace
 from tandem.inputs.resolve import require
 from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
@@ -41,7 +42,12 @@ def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     def report(progress: Progress) -> None:
         say(f"sample {progress.samples}/{progress.samples_total} batch {progress.batches} of {progress.batches_total}")
 
-    run_generate(job, report=report)
+    shelf = ShelfPlace(
+        store=context.store,
+        executions=context.facts.place.executions(context.facts.stage),
+        execution=context.execution,
+    )
+    run_generate(job, shelf=shelf, report=report, say=say)
     return DONE
 
 

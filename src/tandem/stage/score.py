@@ -13,6 +13,7 @@ from tandem.evaluate.encoder import BertScoreSettings
 from tandem.evaluate.judge import JudgeSettings
 from tandem.evaluate.judge_cache import JudgeCache
 from tandem.evaluate.judge_openai import judge_identity, open_judge
+from tandem.evaluate.parts import is_part
 from tandem.evaluate.records import Prediction, read_jsonl, to_jsonl
 from tandem.evaluate.result import write_result
 from tandem.evaluate.samples import read_eval_samples
@@ -22,7 +23,7 @@ from tandem.evaluate.statistics import StatisticsSettings
 from tandem.inputs.references import PACKAGED_ENCODERS
 from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
-from tandem.record.commit import read_commit, read_file, read_tree
+from tandem.record.commit import read_commit, read_file, read_files, read_tree
 from tandem.record.evaluation import find_evaluation
 from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec, find_marker
 from tandem.stage.context import Context
@@ -71,11 +72,11 @@ def _read_predictions(
     settings: list[dict[str, Any]] = []
     for shard in range(entry.shards):
         tree = read_commit(context.store, context.facts.place, f"generate/{name}/{shard}").tree
-        parts = sorted(part for part in read_tree(context.store, tree) if part.startswith("part-"))
+        parts = sorted(name for name in read_tree(context.store, tree) if is_part(name))
         texts = [
             prediction
-            for part in parts
-            for prediction in read_jsonl(Prediction, read_file(context.store, tree, part), where=f"{tree.prefix}{part}")
+            for part, body in read_files(context.store, tree, parts).items()
+            for prediction in read_jsonl(Prediction, body, where=f"{tree.prefix}{part}")
         ]
         shards.append(texts)
         settings.append(json.loads(read_file(context.store, tree, "generate.json"))["settings"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from tandem.evaluate.fast.prefill import Prefill, Prompt
 from tandem.evaluate.fast.schedule import Request, generate_texts
 from tandem.evaluate.fast.step import Slots, Step, capture, make_slots
 from tandem.evaluate.fast.weights import Decoder, join_weights
+from tandem.evaluate.memory import release_memory
 
 MOST_SLOTS = 64
 """Texts that grow together. Fixed, because a product's shape can change a bfloat16 sum."""
@@ -128,13 +128,14 @@ def prepare_engine(
     tile_size: int,
     options: Options | None = None,
     texts: int | None = None,
+    halvings: int = 0,
 ) -> Engine:
     """Make an engine for prompts of these lengths (tokens, at least one), on the network's device.
 
     network has no obstacle (`weights.find_obstacle`) and keeps computing what it did. options None: compiled and
     captured on a GPU, neither on CPU. texts is how many the whole evaluation has, if this is a part of it: the number
-    of slots follows it, so that parts say what the whole would. Raises torch.OutOfMemoryError if the device's memory
-    does not hold the longest prompt.
+    of slots follows it, so that parts say what the whole would. halvings is how often rows and cache were too large and
+    are now halved. Raises torch.OutOfMemoryError if the device's memory does not hold the longest prompt.
     """
     longest = max(prompt_tokens)
     gpu = network.device.type == "cuda"
@@ -150,9 +151,10 @@ def prepare_engine(
         slots = min(MOST_SLOTS, len(prompt_tokens) if texts is None else texts)
         needed = sorted((count_pages(tokens + most_new_tokens) for tokens in prompt_tokens), reverse=True)
         row_tokens, spare = _measure_row(prefill, longest=longest, tile_size=tile_size)
+        row_tokens = max(longest, row_tokens >> halvings)
         page_bytes = PAGE * count_token_bytes(layers=layers, shape=shape, like=decoder.embedding)
         room = sum(needed) if spare is None else max(needed[0], spare // page_bytes)
-        pages = min(room, sum(needed[:slots]))
+        pages = max(needed[0], min(room, sum(needed[:slots])) >> halvings)
         cache = make_cache(pages, layers=layers, shape=shape, like=decoder.embedding)
         state = make_slots(
             slots,
@@ -198,9 +200,9 @@ def _measure_row(prefill: Prefill, *, longest: int, tile_size: int) -> tuple[int
             if row_tokens <= max(longest, LEAST_ROW_TOKENS):
                 raise
         row_tokens = max(longest, LEAST_ROW_TOKENS, row_tokens // 2)
-        _release()
+        release_memory()
     used = torch.cuda.max_memory_allocated(device) - before
-    _release()
+    release_memory()
     free, total = torch.cuda.mem_get_info(device)
     return row_tokens, int(free - used - SPARED * total)
 
@@ -215,11 +217,6 @@ def _invent_prompts(network: Any, row_tokens: int, *, longest: int, tile_size: i
         ids = [image] * (tiles * per_tile) + [0] * (length - tiles * per_tile)
         prompts.append(Prompt(ids=ids, pixels=torch.zeros((tiles, tile_size, tile_size, 3), dtype=torch.uint8)))
     return prompts
-
-
-def _release() -> None:
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def _compile_vision(network: Any) -> None:
