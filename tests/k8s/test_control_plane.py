@@ -59,7 +59,7 @@ def test_the_restricted_pod_security_standard_is_enforced(api_server: ApiServer)
 def test_a_python_client_finds_its_way_by_the_kubeconfig(api_server: ApiServer) -> None:
     from kubernetes import client, config
 
-    with config.new_client_from_config(str(api_server.kubeconfig)) as api:
+    with config.new_client_from_config(str(api_server.kubeconfig)) as api:  # type: ignore[no-untyped-call]
         assert client.VersionApi(api).get_code().git_version == "v1.36.3"
 
 
