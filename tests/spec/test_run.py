@@ -75,6 +75,11 @@ def test_evaluations_of_one_name_are_refused_each_at_its_place() -> None:
     ]
 
 
+def test_more_evaluations_than_kubernetes_can_compare_are_refused() -> None:
+    (fault,) = faults(run_file(evals=[{**EVALUATION, "name": f"e{index}"} for index in range(101)]))
+    assert "spec.evals: tuple should have at most 100 items" in fault
+
+
 def test_a_bare_base_model_must_state_its_tiles() -> None:
     evaluation = {**EVALUATION, "of": "base"}
     (fault,) = faults(run_file(train=None, evals=[evaluation]))

@@ -41,15 +41,47 @@ _COLUMNS: tuple[tuple[str, str, str, int], ...] = (
 )
 """Name, type, path and priority (1: with -o wide only)."""
 
+# has() takes a null for absent.
 _RULES = (
     {
-        "rule": "(has(self.train) && self.train != null) || (has(self.evals) && size(self.evals) > 0)",
+        "rule": "has(self.train) || (has(self.evals) && size(self.evals) > 0)",
         "message": "there is nothing to do: give train, evals or both",
         "reason": "FieldValueRequired",
     },
     {
-        "rule": "!(has(self.train) && self.train != null && has(self.model.adapter) && self.model.adapter != null)",
+        "rule": "!has(self.train) || !has(self.model.adapter)",
         "message": "model.adapter is for Runs without training: leave out model.adapter or train",
+        "reason": "FieldValueForbidden",
+    },
+    {
+        "rule": "!has(self.train) || has(self.train.epochs) != has(self.train.steps)",
+        "message": "give either train.epochs or train.steps",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": (
+            "!has(self.evals) || has(self.train) || self.evals.all(e, has(e.of) && e.of == 'base'"
+            " || has(self.model.adapter) && (!has(e.of) || e.of == 'adapter'))"
+        ),
+        "message": "nothing is trained: give train, or evaluate the base, or the adapter that model.adapter names",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": (
+            "!has(self.evals) || !has(self.train) || has(self.train.validation)"
+            " || !self.evals.exists(e, has(e.of) && e.of == 'checkpoint-best')"
+        ),
+        "message": "checkpoint-best is the one with the lowest validation loss: give train.validation",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.evals) || self.evals.all(e, self.evals.exists_one(other, other.name == e.name))",
+        "message": "each evaluation needs a name of its own",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": " == ".join(f"size(dyn({it})) - (has({it}.{CHANGEABLE}) ? 1 : 0)" for it in ("self", "oldSelf")),
+        "message": f"cannot change: a field appeared or vanished, if only with null; all but {CHANGEABLE} stays",
         "reason": "FieldValueForbidden",
     },
     {

@@ -120,7 +120,7 @@ class BertScoreSpec(Section):
 class EvalSpec(Section):
     """One evaluation: generate a text for each sample, then score the texts."""
 
-    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
+    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$", json_schema_extra={"maxLength": 30})
     """Lower-case letters, digits and hyphens, at most 30; unique in the Run."""
     data: str = Field(min_length=1)
     """Evaluation file: JSON list or JSONL of {id, img_name, question, reasoning, answer, answer_type, case_id}."""

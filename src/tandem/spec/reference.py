@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -130,6 +130,8 @@ def _limits(metadata: Any) -> Iterator[str]:
             yield f"{sign} {getattr(item, attribute)}"
         elif isinstance(item, MinLen):
             yield "not empty"
+        elif isinstance(item, MaxLen):
+            yield f"at most {item.max_length}"
         elif getattr(item, "pattern", None):
             yield f"like `{item.pattern}`"
 

@@ -29,7 +29,7 @@ class Desired(StrEnum):
 class Metadata(Section):
     """Name and place of the Run."""
 
-    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
+    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$", json_schema_extra={"maxLength": 30})
     """Lower-case letters, digits and hyphens, at most 30, so that names of pods made from it are legal."""
     namespace: str | None = None
     """Kubernetes namespace. None: the current one; ignored on one machine."""
@@ -65,8 +65,8 @@ class RunSpec(Section):
     first run that one should always make. It has an id of its own. None: all."""
     train: TrainSpec | None = None
     """None: evaluate only."""
-    evals: tuple[EvalSpec, ...] = ()
-    """Named evaluations, in the order in which they are made."""
+    evals: tuple[EvalSpec, ...] = Field(default=(), max_length=100)
+    """Named evaluations, in the order in which they are made. 100: Kubernetes compares their names with each other."""
     max_attempts: int = Field(default=3, ge=1, le=100)
     """Attempts of one stage. One that was told to stop and saved its work does not count."""
     profiles: ProfilesSpec = ProfilesSpec()
