@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tandem.record.commit import Commit, read_commit, read_file
+from tandem.evaluate.parts import is_part
+from tandem.record.commit import Commit, read_commit, read_file, read_files, read_tree
 from tandem.record.run import find_run
 from tandem.store import Store, open_store
 from tandem.store.layout import RunPlace
@@ -39,9 +40,15 @@ class Finished:
     def read_what_must_repeat(self) -> dict[str, bytes]:
         return {
             "adapter": self.read("train", "adapter/adapter_model.safetensors"),
-            "base's texts": self.read("generate/base/0", "part-00000.jsonl"),
-            "adapter's texts": self.read("generate/adapter/0", "part-00000.jsonl"),
+            **self._read_texts("base"),
+            **self._read_texts("adapter"),
         }
+
+    def _read_texts(self, evaluation: str) -> dict[str, bytes]:
+        tree = self.commit(f"generate/{evaluation}/0").tree
+        parts = [name for name in read_tree(self.store, tree) if is_part(name)]
+        assert parts
+        return {f"{evaluation}, {part}": body for part, body in read_files(self.store, tree, parts).items()}
 
 
 @pytest.fixture(scope="module")

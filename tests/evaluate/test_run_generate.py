@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import functools
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tandem.errors import BadConfiguration, BadData
+from tandem.evaluate.decode import decode_greedily
+from tandem.evaluate.generate import PlainTexts
 from tandem.evaluate.job import GenerateJob
 from tandem.evaluate.parts import Progress
 from tandem.evaluate.records import Prediction, read_jsonl
 from tandem.evaluate.run_generate import run_generate
 from tandem.evaluate.samples import read_eval_samples
 from tandem.evaluate.shards import merge_shards, require_equal_settings
+from tandem.evaluate.shelf import ShelfPlace
+from tandem.store import Directory
 from tests.evaluate.conftest import BASE_DIGEST, IMAGE_SIZES
 
 NAMES = tuple(IMAGE_SIZES)
@@ -187,3 +196,56 @@ def test_packed_generation_keeps_an_adapter_beside_the_weights(
 def test_on_cpu_auto_is_plain(fields: dict[str, Any]) -> None:
     run_generate(GenerateJob.model_validate(fields))
     assert read_output(fields["work"])[1]["engine"] == {"name": "plain"}
+
+
+def generate_on(store: Path, execution: str, fields: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Generate as one execution of a stage that keeps its parts in `store`; the record, and what was said."""
+    told: list[str] = []
+    place = ShelfPlace(store=Directory(store), executions="executions/", execution=execution)
+    work = store.parent / f"work-{execution}"
+    run_generate(GenerateJob.model_validate(fields | {"work": work}), shelf=place, say=told.append)
+    return read_output(work)[1], told
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "may_differ"),
+    [("plain", "bfloat16", False), ("packed", "float32", False), ("packed", "bfloat16", True)],
+)
+def test_only_packed_texts_in_bfloat16_may_differ_after_parts_were_gone_on_with(
+    fields: dict[str, Any], tmp_path: Path, engine: str, precision: str, may_differ: bool
+) -> None:
+    fields["eval"] |= {"engine": engine, "precision": precision}
+    first, _ = generate_on(tmp_path / "store", "001", fields)
+    second, told = generate_on(tmp_path / "store", "002", fields)
+    assert first["reused"] == {"parts": {}, "texts_may_differ": False}
+    assert second["reused"] == {"parts": {"part-00000.jsonl": "001"}, "texts_may_differ": may_differ}
+    assert first["shard"] == second["shard"]
+    assert told == []
+
+
+def test_parts_of_another_adapter_under_the_same_card_are_not_gone_on_with(
+    fields: dict[str, Any], tiny_adapter: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tiny_adapter, adapter)
+    fields["adapter_folder"] = adapter
+    generate_on(tmp_path / "store", "001", fields)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: weight * 2 for name, weight in weights.items()}, adapter / "adapter_model.safetensors")
+    record, told = generate_on(tmp_path / "store", "002", fields)
+    assert record["reused"]["parts"] == {}
+    assert told == ["the parts of 001 are not used: they differ in adapter_weights"]
+
+
+def test_what_was_halved_is_counted_in_the_record(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(network: Any, prompts: Sequence[Sequence[int]], *others: Any, **named: Any) -> list[list[int]]:
+        if len(prompts) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode_greedily(network, prompts, *others, **named)
+
+    monkeypatch.setattr("tandem.evaluate.run_generate.PlainTexts", functools.partial(PlainTexts, decode=decode))
+    run_generate(GenerateJob.model_validate(fields))
+    predictions, record = read_output(fields["work"])
+    halvings = [each.batch_halvings for each in predictions]
+    assert record["shard"]["halved"] == {"samples": sum(n > 0 for n in halvings), "most": max(halvings)}
+    assert max(halvings) > 0
