@@ -10,7 +10,7 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 BIN := .venv/bin
 STORE ?= demo/store
 
-.PHONY: help demo test lint bench locks clean
+.PHONY: help demo test lint bench locks images clean
 
 help:  ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -38,7 +38,10 @@ locks: $(UV)  ## Resolve the locked dependencies anew
 		--no-emit-index-url --no-annotate --no-header "$$@"; }
 	compile --extra dev -o locks/dev.txt
 	compile -c locks/dev.txt -o locks/base.txt
-	for extra in train eval demo; do compile --extra $$extra -c locks/dev.txt -o locks/$$extra.txt; done
+	for extra in model train eval demo; do compile --extra $$extra -c locks/dev.txt -o locks/$$extra.txt; done
+
+images:  ## Build the images (docker, podman or buildah; images/README.md)
+	images/build
 
 clean:  ## Remove what the other targets made here
 	rm -rf .venv demo tandem-store dist

@@ -10,6 +10,7 @@ from pathlib import Path
 from tandem.errors import BadConfiguration, Fault, TandemError
 from tandem.outcome import LINE_MARK, Outcome, describe_failure
 from tandem.process import die_with_parent
+from tandem.stage.prebuilt import offer_prebuilt
 
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes reads the last words of a container; it exists in pods only."""
@@ -19,6 +20,7 @@ def run_stage(name: str) -> int:
     """Do the attempt that the environment describes; its outcome is the last line printed, and the exit code."""
     if "TANDEM_PARENT" in os.environ:
         die_with_parent(int(os.environ["TANDEM_PARENT"]))
+    offer_prebuilt(os.environ)
     outcome = _attempt(name)
     line = outcome.to_json()
     sys.stdout.flush()
