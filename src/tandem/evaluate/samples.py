@@ -9,10 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tandem.errors import BadData, Fault
-from tandem.evaluate.records import AnswerType, EvalSample, FaultList, duplicate_id
-
-LARGEST_FILE = 256 * 2**20
-"""Bytes of an evaluation file: some hundred thousand questions. All of it is in memory, several times."""
+from tandem.evaluate.records import AnswerType, EvalSample, duplicate_id, raise_faults
 
 _ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "OPEN", "CLOSED": "CLOSED"}
 
@@ -25,14 +22,8 @@ def read_eval_samples(path: Path) -> list[EvalSample]:
     without images; reasoning and case_id optional; answer_type OPEN or CLOSED as given (never guessed from
     the answer). Other keys are ignored. Raises BadData with all faults at once, each with index or line.
     """
-    return parse_eval_samples(read_eval_file(path), where=str(path))
-
-
-def read_eval_file(path: Path) -> bytes:
-    """The bytes of an evaluation file. Raises BadData if it cannot be read or has more than LARGEST_FILE of them."""
     try:
-        with path.open("rb") as file:
-            body = file.read(LARGEST_FILE + 1)
+        body = path.read_bytes()
     except OSError as error:
         raise BadData(
             Fault(
@@ -41,15 +32,12 @@ def read_eval_file(path: Path) -> bytes:
                 remedy="Give the evaluation file's path",
             )
         ) from None
-    if len(body) > LARGEST_FILE:
-        what = f"has more than {LARGEST_FILE} bytes"
-        raise BadData(Fault(where=str(path), what=what, remedy="Split it into several evaluations"))
-    return body
+    return parse_eval_samples(body, where=str(path))
 
 
 def parse_eval_samples(body: bytes, *, where: str) -> list[EvalSample]:
     """Read samples from an evaluation file's bytes; `where` names it in messages. See read_eval_samples."""
-    faults = FaultList()
+    faults: list[Fault] = []
     samples: list[EvalSample] = []
     first_use: dict[str, str] = {}
     for place, value in _objects(body, where, faults):
@@ -62,13 +50,13 @@ def parse_eval_samples(body: bytes, *, where: str) -> list[EvalSample]:
         else:
             first_use[sample.sample_id] = place
             samples.append(sample)
-    if not samples and not faults.count:
+    if not samples and not faults:
         faults.append(Fault(where=where, what="there is no sample in it", remedy="Add at least one"))
-    faults.raise_any(where=where)
+    raise_faults(faults, where=where)
     return samples
 
 
-def _objects(body: bytes, where: str, faults: FaultList) -> Iterator[tuple[str, Any]]:
+def _objects(body: bytes, where: str, faults: list[Fault]) -> Iterator[tuple[str, Any]]:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -87,7 +75,7 @@ def _objects(body: bytes, where: str, faults: FaultList) -> Iterator[tuple[str, 
                 yield place, value
 
 
-def _json(text: str, place: str, faults: FaultList) -> Any:
+def _json(text: str, place: str, faults: list[Fault]) -> Any:
     """The parsed value; None, with a fault added, if it is not JSON (or null, which is no sample either)."""
     try:
         value = json.loads(text)
@@ -152,7 +140,7 @@ class _Fields:
         return known
 
 
-def _sample(place: str, value: Any, faults: FaultList) -> EvalSample | None:
+def _sample(place: str, value: Any, faults: list[Fault]) -> EvalSample | None:
     if not isinstance(value, dict):
         remedy = "Write {id, img_name, question, answer, answer_type}"
         faults.append(Fault(where=place, what=f"expected an object, found {_shown(value)}", remedy=remedy))

@@ -41,8 +41,7 @@ class Submission:
 def load_run(path: Path) -> Submission:
     """Read and validate a Run file. Raises BadConfiguration with every fault, each with its line."""
     try:
-        with path.open("rb") as file:
-            body = file.read(MAX_BYTES + 1)
+        body = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadConfiguration(
@@ -72,7 +71,7 @@ def _parse(body: bytes, name: str) -> Document:
         raise BadConfiguration(
             Fault(
                 where=name,
-                what=f"has more than {MAX_BYTES} bytes",
+                what=f"is {len(body)} bytes, more than {MAX_BYTES}",
                 remedy="A Run file names its data; it does not hold them.",
             )
         )

@@ -19,7 +19,6 @@ class AlreadyThere(PermanentError):
 class NotThere(PermanentError):
     """No object has this key."""
 
-    exit_code = 65
     code = "not-there"
 
 

@@ -20,8 +20,6 @@ MANIFEST = "manifest.json"
 
 SCHEMA = "tandem.dev/manifest/v1"
 
-_MOST_PROBLEMS = 100
-
 _LARGEST = 2**53 - 1
 """Bytes: the largest integer of canonical JSON (RFC 8785)."""
 
@@ -134,7 +132,4 @@ def _problem(place: tuple[int | str, ...], message: str) -> str:
 
 def _corrupt(where: str, problems: list[str]) -> Corrupt:
     remedy = "It was damaged, or something else wrote it: do not use this tree"
-    shown = problems[:_MOST_PROBLEMS]
-    if len(problems) > _MOST_PROBLEMS:
-        shown = [*shown, f"and {len(problems) - _MOST_PROBLEMS} problems more"]
-    return Corrupt([Fault(where=where, what=f"not a manifest: {what}", remedy=remedy) for what in shown])
+    return Corrupt([Fault(where=where, what=f"not a manifest: {what}", remedy=remedy) for what in problems])
