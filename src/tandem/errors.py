@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+_LONGEST = 2_000
+"""Characters of each part of a fault: a path and some words, even where a file holds a text of megabytes."""
+_NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Line breaks, control characters, changes of direction, and halves of surrogate pairs, which no UTF-8 can hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that is wrong: where it is, what it is, and what the user can do about it."""
+    """One thing that is wrong: where it is, what it is, and what the user can do about it.
+
+    One line whatever it is made of: names, keys and texts of damaged files may stand in it as they are.
+    """
 
     where: str
     what: str
     remedy: str
 
+    def __post_init__(self) -> None:
+        for part in ("where", "what", "remedy"):
+            object.__setattr__(self, part, _shorten(one_line(_shorten(getattr(self, part)))))
+
     def __str__(self) -> str:
         return f"{self.where}: {self.what}. {self.remedy}"
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and whatever else cannot be printed spelt out."""
+    return _NOT_PRINTED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 class TandemError(Exception):

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tandem.errors import BadConfiguration, BadData, Stopped, TandemError, Unavailable
+from pydantic import TypeAdapter, ValidationError
+
+from tandem.errors import BadConfiguration, BadData, Stopped, TandemError, Unavailable, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +21,16 @@ class Outcome:
     message: str = ""
     remedy: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", one_line(self.message))
+        object.__setattr__(self, "remedy", one_line(self.remedy))
+
     def to_json(self) -> str:
         """One JSON line, as a pod's termination message carries it."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
+
+_READER = TypeAdapter(Outcome)
 
 DONE = Outcome(exit_code=0, code="done")
 OUT_OF_MEMORY = "out-of-memory"
@@ -73,19 +81,22 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 def read_outcome(path: Path) -> Outcome | None:
     """The outcome that a process left, or None if it left none that can be read."""
     try:
-        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return parse_outcome(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_outcome(body: bytes | str) -> Outcome | None:
+    """The outcome that is written as this JSON, or None if it is none."""
+    try:
+        return _READER.validate_json(body, strict=True)
+    except (ValidationError, UnicodeEncodeError):
         return None
 
 
 def parse_outcome_line(line: str) -> Outcome | None:
     """The outcome in a line that a stage's process printed, or None for every other line."""
-    if not line.startswith(LINE_MARK):
-        return None
-    try:
-        return Outcome(**json.loads(line.removeprefix(LINE_MARK)))
-    except (ValueError, TypeError):
-        return None
+    return parse_outcome(line.removeprefix(LINE_MARK)) if line.startswith(LINE_MARK) else None
 
 
 def choose_strongest(outcomes: Iterable[Outcome]) -> Outcome:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from tandem.control.plan import (
     Wait,
     plan,
 )
-from tandem.control.stages import Stage
+from tandem.control.stages import Kind, Stage, kind_of
 from tandem.outcome import DONE, Outcome
 from tandem.spec import Desired
 
@@ -28,6 +30,7 @@ TRAIN = Stage(name="train")
 GENERATE = Stage(name="generate/a/0", needs=("train",))
 SCORE = Stage(name="score/a/1234567890", needs=("generate/a/0",))
 BASE = Stage(name="generate/base/0")
+SCORE_BASE = Stage(name="score/base/1234567890", needs=("generate/base/0",))
 STAGES = (TRAIN, GENERATE, SCORE, BASE)
 
 PERMANENT = Outcome(exit_code=65, code="bad-data")
@@ -62,12 +65,33 @@ def test_the_first_stage_that_needs_nothing_starts_first() -> None:
 
 
 def test_independent_stages_start_together_where_there_is_room() -> None:
-    assert ask(Observed(slots=5)) == [Start(stage="train", number=1), Start(stage="generate/base/0", number=1)]
+    assert ask(Observed(slots={Kind.COMPUTE: 5})) == [
+        Start(stage="train", number=1),
+        Start(stage="generate/base/0", number=1),
+    ]
 
 
 def test_a_stage_waits_for_what_it_needs_to_be_committed() -> None:
-    observed = Observed(committed=frozenset({"train"}), slots=1)
+    observed = Observed(committed=frozenset({"train"}))
     assert ask(observed) == [Start(stage="generate/a/0", number=1)]
+
+
+def test_texts_are_scored_while_others_are_generated() -> None:
+    stages = (BASE, SCORE_BASE, TRAIN, GENERATE, SCORE)
+    observed = Observed(committed=frozenset({"generate/base/0"}))
+    starts = [Start(stage="score/base/1234567890", number=1), Start(stage="train", number=1)]
+    assert ask(observed, stages=stages) == starts
+    scoring = replace(observed, attempts=(running("score/base/1234567890"),))
+    assert ask(scoring, stages=stages) == starts[1:]
+    training = replace(observed, attempts=(running("train"),))
+    assert ask(training, stages=stages) == starts[:1]
+    both = replace(observed, attempts=(running("train"), running("score/base/1234567890")))
+    assert ask(both, stages=stages) == []
+
+
+def test_there_is_room_only_for_kinds_that_have_slots() -> None:
+    observed = Observed(committed=frozenset({"generate/base/0"}), slots={Kind.COMPUTE: 2})
+    assert ask(observed, stages=(BASE, SCORE_BASE, TRAIN)) == [Start(stage="train", number=1)]
 
 
 def test_a_whole_execution_is_committed_and_not_made_again() -> None:
@@ -116,8 +140,11 @@ def test_the_deadline_counts_the_running_time_of_all_attempts() -> None:
 
 
 def test_suspending_stops_what_runs_and_starts_nothing() -> None:
-    observed = Observed(attempts=(running("train"),))
-    assert ask(observed, desired=Desired.SUSPENDED) == [Stop(stage="train", number=1, reason="suspended")]
+    observed = Observed(attempts=(running("train"), running("score/base/1234567890", 2)))
+    assert ask(observed, desired=Desired.SUSPENDED) == [
+        Stop(stage="train", number=1, reason="suspended"),
+        Stop(stage="score/base/1234567890", number=2, reason="suspended"),
+    ]
     assert ask(Observed(), desired=Desired.SUSPENDED) == []
 
 
@@ -132,8 +159,10 @@ class World:
     """A backend in which every attempt ends as a script says; DONE once the script is over."""
 
     script: list[Outcome]
-    slots: int
-    stages: tuple[Stage, ...] = STAGES
+    slots: dict[Kind, int]
+    choose: Callable[[list[int]], int] = min
+    """Which of the running attempts ends next."""
+    stages: tuple[Stage, ...] = (*STAGES, SCORE_BASE)
     committed: set[str] = field(default_factory=set)
     complete: dict[str, str] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
@@ -156,21 +185,30 @@ class World:
         live = [a for a in self.attempts if a.state is not State.ENDED]
         assert not any(a.stage == action.stage for a in live), "a second attempt before the first has ended"
         assert action.stage not in self.committed, "a committed stage was repeated"
-        assert len(live) < self.slots
+        alike = [a for a in live if kind_of(a.stage) is kind_of(action.stage)]
+        assert len(alike) < self.slots[kind_of(action.stage)], "more at once than there is room for"
         needs = next(stage.needs for stage in self.stages if stage.name == action.stage)
         assert self.committed.issuperset(needs)
         self.started.append(action)
         self.attempts.append(running(action.stage, action.number, since=self.now))
 
     def end_one(self) -> None:
-        for index, attempt in enumerate(self.attempts):
-            if attempt.state is not State.ENDED:
-                outcome = self.script.pop(0) if self.script else DONE
-                self.now += 1.0
-                self.attempts[index] = replace(attempt, state=State.ENDED, ended_at=self.now, outcome=outcome)
-                if outcome == DONE:
-                    self.complete[attempt.stage] = f"{attempt.number:03d}"
-                return
+        index = self.choose([n for n, attempt in enumerate(self.attempts) if attempt.state is not State.ENDED])
+        attempt = self.attempts[index]
+        outcome = self.script.pop(0) if self.script else DONE
+        self.now += 1.0
+        self.attempts[index] = replace(attempt, state=State.ENDED, ended_at=self.now, outcome=outcome)
+        if outcome == DONE:
+            self.complete[attempt.stage] = f"{attempt.number:03d}"
+
+    def require_nothing_idle(self) -> None:
+        """While the world waits for an attempt to end, no stage that could run waits for room of another kind."""
+        live = [a.stage for a in self.attempts if a.state is not State.ENDED]
+        for stage in self.stages:
+            last = next((a for a in reversed(self.attempts) if a.stage == stage.name), None)
+            fresh = last is None and stage.name not in self.committed
+            room = sum(kind_of(name) is kind_of(stage.name) for name in live) < self.slots[kind_of(stage.name)]
+            assert not (fresh and room and self.committed.issuperset(stage.needs)), f"{stage.name} could run"
 
 
 def run_to_the_end(world: World, max_attempts: int) -> Finish:
@@ -191,14 +229,25 @@ def run_to_the_end(world: World, max_attempts: int) -> Finish:
                 case Stop():
                     raise AssertionError("nothing has a deadline here")
         if not actions:
+            world.require_nothing_idle()
             world.end_one()
     raise AssertionError("the Run did not end")
 
 
-@given(st.lists(st.sampled_from(FAILURES), max_size=30), st.integers(1, 4), st.integers(1, 5))
+rooms = st.fixed_dictionaries({kind: st.integers(1, 3) for kind in Kind})
+
+
+@given(
+    st.lists(st.sampled_from(FAILURES), max_size=30),
+    rooms,
+    st.randoms(use_true_random=False),
+    st.integers(1, 5),
+)
 @settings(max_examples=300)
-def test_every_run_ends_within_its_attempts(script: list[Outcome], slots: int, max_attempts: int) -> None:
-    world = World(script=list(script), slots=slots)
+def test_every_run_ends_within_its_attempts_and_its_room(
+    script: list[Outcome], slots: dict[Kind, int], random: Random, max_attempts: int
+) -> None:
+    world = World(script=list(script), slots=slots, choose=random.choice)
     end = run_to_the_end(world, max_attempts)
     for stage in world.stages:
         outcomes = [a.outcome for a in world.attempts if a.stage == stage.name]
@@ -214,4 +263,5 @@ def test_every_run_ends_within_its_attempts(script: list[Outcome], slots: int, m
 
 @given(st.lists(st.sampled_from((TEMPORARY, STOPPED, CRASH)), max_size=2))
 def test_a_run_succeeds_when_failures_pass_and_attempts_are_left(script: list[Outcome]) -> None:
-    assert run_to_the_end(World(script=list(script), slots=2), max_attempts=3).phase is Phase.SUCCEEDED
+    world = World(script=list(script), slots=dict.fromkeys(Kind, 1))
+    assert run_to_the_end(world, max_attempts=3).phase is Phase.SUCCEEDED

@@ -49,6 +49,16 @@ class TestEveryJudge:
         assert {item.reference for item, verdict in verdicts.items() if verdict.verdict == "right"} == {"3"}
 
 
+@pytest.mark.parametrize("count", [0, 1, 49, 1000])
+def test_a_scoring_says_about_fifty_times_how_far_it_is(count: int) -> None:
+    told: list[tuple[int, int]] = []
+    items = [Item(question="q", reference="r", prediction=str(number)) for number in range(count)]
+    judge_all(ExactMatchJudge(), items, concurrency=4, report=lambda done, total: told.append((done, total)))
+    assert len(told) == min(count, 50)
+    assert told == sorted(told)
+    assert told[-1:] == [(count, count)] * bool(count)
+
+
 @dataclass
 class CountingJudge:
     """Answers from a table by prediction, and counts calls and how many ran at once."""

@@ -17,16 +17,19 @@ from typing import Any
 import pytest
 
 from tandem.errors import Unavailable
+from tandem.evaluate.bertscore import AnswerScorer, BertScore, BertScoreIdentity
+from tandem.evaluate.encoder import BertScoreSettings
 from tandem.evaluate.fake_chat import FakeReply
 from tandem.evaluate.fake_judge import FAILURES, FakeJudgeServer, break_some, exact_match_reply
 from tandem.evaluate.judge import ExactMatchJudge, JudgeSettings
 from tandem.evaluate.judge_cache import JudgeCache
 from tandem.evaluate.judge_openai import OpenAIJudge, judge_identity
-from tandem.evaluate.records import Prediction, ScoreLine
-from tandem.evaluate.result import Result, ServedBy
+from tandem.evaluate.records import Prediction, ScoreLine, Similarity
+from tandem.evaluate.result import Result, ServedBy, write_result
 from tandem.evaluate.score import Scoring, score_predictions
 from tandem.evaluate.statistics import StatisticsSettings
 from tandem.store import Directory
+from tests.evaluate.tiny_roberta import write_tiny_roberta
 
 MARKER = "### The final answer is:"
 
@@ -51,7 +54,13 @@ def predict(count: int) -> list[Prediction]:
 
 
 def score(
-    predictions: Sequence[Prediction], url: str, store: Path, *, max_failures: float | None = None, **settings: Any
+    predictions: Sequence[Prediction],
+    url: str,
+    store: Path,
+    *,
+    max_failures: float | None = None,
+    scorer: AnswerScorer | None = None,
+    **settings: Any,
 ) -> tuple[list[ScoreLine], Result]:
     using = JudgeSettings(
         kind="openai", base_url=url, model="m", **{"concurrency": 16, "timeout_seconds": 5} | settings
@@ -66,7 +75,7 @@ def score(
         statistics=StatisticsSettings(resamples=100),
     )
     judge = OpenAIJudge(settings=using, key="k", cache=JudgeCache(Directory(store)), sleep=lambda seconds: None)
-    return score_predictions(predictions, scoring, judge=judge, scorer=None)
+    return score_predictions(predictions, scoring, judge=judge, scorer=scorer)
 
 
 def exact(line: ScoreLine) -> str:
@@ -190,7 +199,25 @@ score(predict(200), sys.argv[1], Path(sys.argv[2]), concurrency=4, timeout_secon
 """
 
 
-def test_after_a_kill_only_the_missing_calls_are_made_and_the_result_is_the_same(tmp_path: Path) -> None:
+@dataclass
+class FailsOnce:
+    """A scorer that is broken off the first time."""
+
+    scorer: AnswerScorer
+    broken: bool = False
+
+    @property
+    def identity(self) -> BertScoreIdentity:
+        return self.scorer.identity
+
+    def score(self, answers: Sequence[str], references: Sequence[str]) -> list[Similarity]:
+        if not self.broken:
+            self.broken = True
+            raise MemoryError
+        return self.scorer.score(answers, references)
+
+
+def test_after_a_kill_only_the_missing_calls_are_made_and_every_figure_is_the_same(tmp_path: Path) -> None:
     """60 calls are answered and their replies kept, 4 are under way when the process is killed."""
     answers = [60]
     lock = threading.Lock()
@@ -200,6 +227,7 @@ def test_after_a_kill_only_the_missing_calls_are_made_and_the_result_is_the_same
             answers[0] -= 1
             return exact_match_reply(request) if answers[0] >= 0 else FakeReply(hang=True)
 
+    scorer = BertScore(BertScoreSettings(model=str(write_tiny_roberta(tmp_path / "encoder")), layer=2, batch_size=7))
     with FakeJudgeServer(reply) as server:
         command = [sys.executable, "-c", CHILD, server.base_url, str(tmp_path / "killed")]
         child = subprocess.Popen(command, cwd=Path(__file__).parents[2])
@@ -208,15 +236,20 @@ def test_after_a_kill_only_the_missing_calls_are_made_and_the_result_is_the_same
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
         answers[0] = 10**6
-        lines, result = score(predict(200), server.base_url, tmp_path / "killed")
+        fails = FailsOnce(scorer)
+        with pytest.raises(MemoryError):
+            score(predict(200), server.base_url, tmp_path / "killed", scorer=fails)
         assert len(server.requests) == 64 + 140
-        assert sum(line.verdict.cached for line in lines) == 60
-        again, repeated = score(predict(200), server.base_url, tmp_path / "killed")
+        again, repeated = score(predict(200), server.base_url, tmp_path / "killed", scorer=fails)
         assert len(server.requests) == 64 + 140
         assert all(line.verdict.cached for line in again)
-        undisturbed, wanted = score(predict(200), server.base_url, tmp_path / "undisturbed")
-        assert result == repeated == wanted
-        assert [line.verdict.verdict for line in lines] == [line.verdict.verdict for line in undisturbed]
+        undisturbed, wanted = score(predict(200), server.base_url, tmp_path / "undisturbed", scorer=scorer)
+        assert len(server.requests) == 64 + 140 + 200
+    assert wanted.metrics.bertscore_f1.answered.value
+    assert write_result(repeated) == write_result(wanted)
+    for line, other in zip(again, undisturbed, strict=True):
+        assert line.bertscore == other.bertscore
+        assert line.verdict == other.verdict.model_copy(update={"cached": True})
 
 
 ORDERS = [

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tandem.errors import BadConfiguration, BadData
 from tandem.inputs import Reference, Resolver, pin_inputs, verify_pins
+from tandem.inputs.pin import require_pin
 from tandem.inputs.references import InputKind, list_references
 from tandem.record.run import Pin
 from tandem.spec import RunSpec
@@ -114,3 +115,8 @@ def test_references_cover_everything_that_a_run_reads() -> None:
         ("spec.evals[b].data", "e.json", None),
         ("spec.evals[b].bertScore.model", "encoder", None),
     ]
+
+
+def test_a_record_without_a_digest_for_an_input_is_a_fault() -> None:
+    with pytest.raises(BadData, match=r"spec\.model\.source: has no digest in the Run's record"):
+        require_pin({}, "spec.model.source")

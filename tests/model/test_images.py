@@ -64,6 +64,7 @@ def test_a_failing_disk_is_worth_another_try(read: Reader, tmp_path: Path, monke
     def fail(*_: object, **__: object) -> None:
         raise OSError(5, os.strerror(5))
 
+    (tmp_path / "image.png").touch()
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(Unavailable, match="Input/output error"):
         read(tmp_path / "image.png")

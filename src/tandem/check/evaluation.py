@@ -16,7 +16,7 @@ from tandem.check.training import add_image_finding
 from tandem.errors import BadData
 from tandem.evaluate.prepare import BUDGET_RULES
 from tandem.evaluate.records import EvalSample
-from tandem.evaluate.samples import parse_eval_samples, read_eval_samples
+from tandem.evaluate.samples import parse_eval_samples, read_eval_file, read_eval_samples
 from tandem.model.prompt import Template, Turn, turn_faults
 from tandem.model.tiles import count_tiles, tile_budget
 from tandem.spec import EvalSpec, Subject, TileRule, TilesSpec, find_marker
@@ -84,9 +84,9 @@ def _read_samples(data: Path, findings: Collector) -> tuple[EvalSample, ...]:
 def _read_what_can_be(data: Path) -> tuple[EvalSample, ...]:
     """The samples of a faulty file that are sound by themselves, so that their images are checked in the same go."""
     try:
-        text = data.read_text(encoding="utf-8-sig")
+        text = read_eval_file(data).decode("utf-8-sig")
         values = json.loads(text) if text.lstrip().startswith("[") else [_parse(line) for line in text.split("\n")]
-    except (OSError, ValueError, RecursionError):
+    except (BadData, ValueError, RecursionError):
         return ()
     samples: list[EvalSample] = []
     for value in values:

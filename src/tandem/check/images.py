@@ -56,4 +56,8 @@ def _inspect(path: Path) -> ImageFacts:
 def _code(path: Path, error: TandemError) -> str:
     if isinstance(error, Unavailable):
         return "image-unavailable"
-    return "image-unreadable" if path.is_file() else "image-missing"
+    try:
+        path.stat()
+    except OSError:  # also for a name that the file system does not allow
+        return "image-missing"
+    return "image-unreadable"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,9 @@ from tandem.errors import Fault
 from tandem.spec import Subject, find_marker
 from tandem.spec.run import RunSpec
 from tandem.train.meta import BadSample, SampleRef, read_meta, scan_samples
+
+_MOST_BAD = 10_000
+"""Lines that are noted beyond those that may be left out: a file of another kind has one in every few bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +68,19 @@ def _read_set(
         samples: list[SampleRef] = []
         bad: list[BadSample] = []
         for sample in islice(scan_samples(meta), limit):
-            if isinstance(sample, BadSample):
-                bad.append(sample)
-            else:
+            if isinstance(sample, SampleRef):
                 samples.append(sample)
+                continue
+            bad.append(sample)
+            if len(bad) > allowed_bad + _MOST_BAD:
+                findings.add(
+                    "sample-unusable",
+                    where=sample.faults[0].where,
+                    what=f"reading stopped here after {len(bad)} lines that cannot be used",
+                    remedy="Correct these first; there may be more.",
+                    cause="data",
+                )
+                break
         if not samples and not bad:
             findings.add(
                 "training-set-empty",
@@ -165,12 +176,8 @@ def check_answers(one: TrainingSet, spec: RunSpec, findings: Collector) -> None:
 
 def read_case_ids(one: TrainingSet) -> dict[str, str]:
     """The case_id of every line that has one -> the place of its first line."""
-    lines: dict[Path, set[int]] = {}
-    for sample in one.samples:
-        lines.setdefault(sample.file, set()).add(sample.line)
     places: dict[str, str] = {}
-    for file, wanted in lines.items():
-        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
-            if number in wanted and b'"case_id"' in line and (case := json.loads(line).get("case_id")) is not None:
-                places.setdefault(str(case), f"{file}:{number}")
+    for sample in one.samples:
+        if sample.case_id is not None:
+            places.setdefault(sample.case_id, sample.place)
     return places

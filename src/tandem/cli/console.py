@@ -4,38 +4,89 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
-from typing import Any
+import threading
+from typing import Any, TextIO
 
 _PROGRESS = re.compile(r"\b(step|sample|batch|judged) (\d+)/(\d+)")
 _BAR_WIDTH = 24
+_UP = "\x1b[1A"
+_ERASE = "\r\x1b[2K"
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
+    _SCREEN.erase()
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_text(text: str) -> None:
     """Text on standard output."""
+    _SCREEN.erase()
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
 def tell(text: str) -> None:
     """A line about what is going on, on standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    _SCREEN.tell(text)
 
 
 def tell_stage_line(stage: str, line: str) -> None:
     """A line of a running stage: a bar drawn in place for progress on a terminal, a plain line elsewhere."""
-    found = _PROGRESS.search(line)
-    if found and sys.stderr.isatty():
-        done, total = int(found[2]), int(found[3])
-        sys.stderr.write(f"\r\x1b[2K{stage} {draw_bar(done, total)} {line[:100]}" + ("\n" if done >= total else ""))
-        sys.stderr.flush()
-    else:
-        tell(f"{stage} | {line}")
+    _SCREEN.tell_stage_line(stage, line)
+
+
+class Screen:
+    """Lines in their order and, on a terminal, below them one bar for each stage that runs; for several threads."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._bars: dict[str, str] = {}
+        self._drawn = 0
+
+    def tell(self, text: str) -> None:
+        """Write a line; bars come back with their stages' next progress."""
+        with self._lock:
+            self._bars.clear()
+            self._show(f"{text}\n")
+
+    def tell_stage_line(self, stage: str, line: str) -> None:
+        """Write a stage's line, or draw its progress until there is no more of it."""
+        found = _PROGRESS.search(line)
+        with self._lock:
+            if found is None or not self._out.isatty():
+                self._show(f"{stage} | {line}\n")
+                return
+            done, total = int(found[2]), int(found[3])
+            bar = f"{stage} {draw_bar(done, total)} {line}"[: shutil.get_terminal_size().columns - 1]
+            if done < total:
+                self._bars[stage] = bar
+                self._show("")
+            else:
+                self._bars.pop(stage, None)
+                self._show(f"{bar}\n")
+
+    def erase(self) -> None:
+        """Take all bars away."""
+        with self._lock:
+            self._bars.clear()
+            self._show("")
+
+    @property
+    def _out(self) -> TextIO:
+        return sys.stderr if self._stream is None else self._stream
+
+    def _show(self, text: str) -> None:
+        """Write whole lines where the bars stood, and the bars below them; the cursor stays behind the last bar."""
+        above = _ERASE + f"{_UP}{_ERASE}" * (self._drawn - 1) if self._drawn else ""
+        self._out.write(above + text + "\n".join(self._bars.values()))
+        self._out.flush()
+        self._drawn = len(self._bars)
+
+
+_SCREEN = Screen()
 
 
 def draw_bar(done: int, total: int) -> str:

@@ -125,7 +125,7 @@ def _interruptible() -> Iterator[list[Desired]]:
     def stop(*_: object) -> None:
         if desired[-1] is Desired.SUSPENDED:
             raise KeyboardInterrupt
-        tell("stopping: the running attempt saves its work (once more to end it at once)")
+        tell("stopping: what runs saves its work (once more to end it at once)")
         desired.append(Desired.SUSPENDED)
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

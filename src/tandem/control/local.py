@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import secrets
 import signal
@@ -36,13 +37,13 @@ class Running:
 
     attempt: Attempt
     process: subprocess.Popen[str]
-    reader: threading.Thread
+    watcher: threading.Thread
     outcome: list[Outcome] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
 class LocalBackend:
-    """Runs one attempt at a time on this machine."""
+    """Runs one attempt of each kind at a time on this machine: texts are scored while others are generated."""
 
     store: Store
     place: RunPlace
@@ -54,11 +55,15 @@ class LocalBackend:
     now: Callable[[], float]
     sleep: Callable[[float], None]
     say: Callable[[str, str], None]
-    """Called with the stage and a line of its output."""
+    """Called with the stage and a line of its output, from several threads."""
+    command: tuple[str, ...] = (sys.executable, "-m", "tandem")
+    """What `stage <kind>` is added to."""
     ended: list[Attempt] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     """Executions whose manifest did not hold what it promised."""
+    gone: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    """Stages whose attempt has ended and is not looked at yet."""
 
     def observe(self, stages: tuple[Stage, ...]) -> Observed:
         """What is committed, complete, running and ended right now."""
@@ -81,7 +86,6 @@ class LocalBackend:
             complete=complete,
             attempts=(*self.ended, *live),
             next_number=next_number,
-            slots=1,
         )
 
     def start(self, action: Start) -> None:
@@ -105,7 +109,7 @@ class LocalBackend:
             "TANDEM_WORK": str(self.scratch / f"{action.stage.replace('/', '-')}-{execution}"),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "tandem", "stage", action.stage.split("/")[0]],
+            [*self.command, "stage", action.stage.split("/")[0]],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -116,9 +120,9 @@ class LocalBackend:
         )
         attempt = Attempt(stage=action.stage, number=action.number, state=State.RUNNING, started_at=self.now())
         outcomes: list[Outcome] = []
-        reader = threading.Thread(target=self._read, args=(action.stage, process, outcomes), daemon=True)
-        reader.start()
-        self.running[action.stage] = Running(attempt=attempt, process=process, reader=reader, outcome=outcomes)
+        watcher = threading.Thread(target=self._watch, args=(action.stage, process, outcomes), daemon=True)
+        self.running[action.stage] = Running(attempt=attempt, process=process, watcher=watcher, outcome=outcomes)
+        watcher.start()
 
     def stop(self, action: Stop) -> None:
         """Tell an attempt to save its work and end; it is killed if it takes too long."""
@@ -142,25 +146,34 @@ class LocalBackend:
             self.say(action.stage, f"not counted: {error}")
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most this long for an attempt to end; whether one did, and then how is known."""
-        for stage, running in self.running.items():
-            try:
-                running.process.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                return False
-            _kill_group(running.process)
-            running.reader.join()
-            self.ended.append(self._finish(running))
-            del self.running[stage]
-            return True
-        self.sleep(seconds)
-        return False
+        """Wait at most this long for any attempt to end; whether one did, and then how is known."""
+        if not self.running:
+            self.sleep(seconds)
+            return False
+        try:
+            stage = self.gone.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        running = self.running.pop(stage)
+        running.watcher.join()
+        self.ended.append(self._finish(running))
+        return True
 
     def kill(self) -> None:
         """End every attempt at once."""
         for running in self.running.values():
             _kill_group(running.process)
+        for running in self.running.values():
             running.process.wait()
+
+    def _watch(self, stage: str, process: subprocess.Popen[str], outcomes: list[Outcome]) -> None:
+        """Pass on what an attempt says, and tell when it has ended and nothing of its group is left."""
+        reader = threading.Thread(target=self._read, args=(stage, process, outcomes), daemon=True)
+        reader.start()
+        process.wait()
+        _kill_group(process)
+        reader.join()
+        self.gone.put(stage)
 
     def _read(self, stage: str, process: subprocess.Popen[str], outcomes: list[Outcome]) -> None:
         assert process.stdout is not None

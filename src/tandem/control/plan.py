@@ -5,11 +5,12 @@ Both backends (subprocesses on one machine, Jobs in a cluster) observe, ask `pla
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tandem.control.stages import Stage
+from tandem.control.stages import Kind, Stage, kind_of
 from tandem.outcome import Outcome, classify
 from tandem.spec import Desired
 
@@ -57,8 +58,8 @@ class Observed:
     attempts: tuple[Attempt, ...] = ()
     next_number: Mapping[str, int] = field(default_factory=dict)
     """Stage -> number of its next attempt; 1 where nothing is said."""
-    slots: int = 1
-    """Attempts that may run at once."""
+    slots: Mapping[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 1))
+    """Attempts of each kind that may run at once; none of a kind that is not named."""
 
     @property
     def running(self) -> tuple[Attempt, ...]:
@@ -118,8 +119,8 @@ def plan(
     """Everything that can be done right now. An empty list means: wait for a change.
 
     Promises: at most `max_attempts` attempts of a stage that count as failures; never a second attempt of a
-    stage before the first is known to have ended; a committed stage is never repeated; with finitely many
-    stops it always comes to Finish.
+    stage before the first is known to have ended; never more attempts of a kind at once than it has slots; a
+    committed stage is never repeated; with finitely many stops it always comes to Finish.
     """
     live = observed.running
     if desired is not Desired.ACTIVE:
@@ -147,7 +148,8 @@ def _advance(
     actions: list[Action] = []
     pauses: list[float] = []
     failed: dict[str, Outcome] = {}
-    free = observed.slots - len(live)
+    free = Counter(observed.slots)
+    free.subtract(kind_of(attempt.stage) for attempt in live)
     for stage in stages:
         if stage.name in observed.committed or any(need in failed for need in stage.needs):
             continue
@@ -169,8 +171,8 @@ def _advance(
         pause = _pause(attempts, now)
         if pause > 0:
             pauses.append(pause)
-        elif free > 0:
-            free -= 1
+        elif free[kind_of(stage.name)] > 0:
+            free[kind_of(stage.name)] -= 1
             actions.append(Start(stage=stage.name, number=observed.next_number.get(stage.name, 1)))
     if actions:
         return actions

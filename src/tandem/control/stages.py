@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from tandem.record.evaluation import name_evaluation
 from tandem.spec import EvalSpec, RunSpec, Subject
 
 TRAIN = "train"
+
+
+class Kind(StrEnum):
+    """What a stage keeps busy: stages of different kinds do not wait for each other's room."""
+
+    COMPUTE = "compute"
+    """Training and generation: the accelerator."""
+    SCORE = "score"
+    """Scoring: mostly the judge's server."""
+
+
+def kind_of(stage: str) -> Kind:
+    """The kind of the stage of this name."""
+    return Kind.SCORE if stage.startswith("score/") else Kind.COMPUTE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from threading import Lock
@@ -16,6 +16,9 @@ from tandem.evaluate.records import Record, Verdict
 
 UNPARSEABLE = "unparseable"
 """Reason: there is a reply, but it is no verdict."""
+
+REPORTS = 50
+"""So often, about, a scoring says how far it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +92,16 @@ class Item:
 
 
 def judge_all(
-    judge: Judge, items: Iterable[Item], *, concurrency: int, max_failures: float | None = None
+    judge: Judge,
+    items: Iterable[Item],
+    *,
+    concurrency: int,
+    max_failures: float | None = None,
+    report: Callable[[int, int], None] = lambda *_: None,
 ) -> Mapping[Item, Verdict]:
     """Judge each different item once, `concurrency` at a time. On any error the judge is closed.
+
+    `report` is told now and then, and in the end, how many are judged, of how many.
 
     A failure of single items leaves those unscored. Raises Unavailable if the judge answers nobody (already
     after two rounds of calls without one reply), or if more items than `max_failures` (below 1: a share of all
@@ -116,8 +126,10 @@ def judge_all(
     with ThreadPoolExecutor(max_workers=max(1, min(concurrency, len(different)))) as pool:
         asked = [pool.submit(ask, item) for item in different]
         try:
-            for future in as_completed(asked):
+            for done, future in enumerate(as_completed(asked), start=1):
                 future.result()
+                if done % max(1, len(asked) // REPORTS) == 0 or done == len(asked):
+                    report(done, len(asked))
         except BaseException as error:
             end.append(error)
             judge.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tandem.errors import BadData, Fault
-from tandem.evaluate.records import EvalSample, raise_faults
+from tandem.evaluate.records import EvalSample, FaultList
 from tandem.model.images import open_image, probe_image
 from tandem.model.prompt import Template, Tokenizer, Turn, encode_prompt
 from tandem.model.tiles import BudgetRule, TileGeometry, count_tiles, cut_tiles, tile_budget
@@ -63,20 +63,20 @@ def prepare_samples(
     """
     sizes, broken = _measure_images({images / name for sample in samples for name in sample.images})
     prepared: list[PreparedSample] = []
-    faults: list[Fault] = []
+    faults = FaultList()
     for sample in samples:
         place = f"{data}: sample {sample.sample_id!r}"
         paths = [images / name for name in sample.images]
         unreadable = [fault for path in dict.fromkeys(paths) for fault in broken.get(path, ())]
         if unreadable:
-            faults.extend(replace(fault, where=f"{place}: {fault.where}") for fault in unreadable)
+            faults.extend([replace(fault, where=f"{place}: {fault.where}") for fault in unreadable])
             continue
         measured = [(path, sizes[path]) for path in paths]
         try:
             prepared.append(_prepare(sample, place, measured, tokenizer=tokenizer, settings=settings))
         except BadData as error:
             faults.extend(error.faults)
-    raise_faults(faults, where=str(data))
+    faults.raise_any(where=str(data))
     return prepared
 
 

@@ -6,7 +6,7 @@ EvalSample -> (generate) -> Prediction -> (score) -> ScoreLine -> (figures) -> R
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
@@ -149,7 +149,7 @@ def read_jsonl(kind: type[RecordT], body: bytes, *, where: str) -> list[RecordT]
     Raises BadData with every fault of every line at once, for duplicate sample ids too.
     """
     records: list[RecordT] = []
-    faults: list[Fault] = []
+    faults = FaultList()
     seen: dict[str, int] = {}
     for number, line in enumerate(body.split(b"\n"), start=1):
         if not line.strip():
@@ -164,7 +164,7 @@ def read_jsonl(kind: type[RecordT], body: bytes, *, where: str) -> list[RecordT]
         sample_id = getattr(record, "sample_id", None)
         if sample_id is not None and seen.setdefault(sample_id, number) != number:
             faults.append(duplicate_id(place, sample_id, f"line {seen[sample_id]}"))
-    raise_faults(faults, where=where)
+    faults.raise_any(where=where)
     return records
 
 
@@ -177,19 +177,29 @@ def duplicate_id(place: str, sample_id: str, first: str) -> Fault:
     )
 
 
-def raise_faults(faults: list[Fault], *, where: str) -> None:
-    """Raise BadData with these faults, at most MOST_FAULTS of them and a count of the rest; none: return."""
-    if not faults:
-        return
-    shown = faults[:MOST_FAULTS]
-    if len(faults) > MOST_FAULTS:
-        rest = Fault(
-            where=where,
-            what=f"{len(faults) - MOST_FAULTS} more faults are not shown",
-            remedy="Mend these first",
-        )
-        shown = [*shown, rest]
-    raise BadData(shown)
+class FaultList:
+    """The first MOST_FAULTS faults of a file, and how many there are: a file may have one in every other byte."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[Fault] = []
+
+    def append(self, fault: Fault) -> None:
+        """Note one."""
+        self.extend([fault])
+
+    def extend(self, faults: Sequence[Fault]) -> None:
+        """Note some."""
+        self.count += len(faults)
+        self._first += faults[: MOST_FAULTS - len(self._first)]
+
+    def raise_any(self, *, where: str) -> None:
+        """Raise BadData with the first faults and the number of the rest; none: return."""
+        if not self.count:
+            return
+        rest = self.count - len(self._first)
+        more = [Fault(where=where, what=f"{rest} more faults are not shown", remedy="Mend these first")] if rest else []
+        raise BadData([*self._first, *more])
 
 
 def _faults_of(error: ValidationError, place: str) -> list[Fault]:

@@ -9,7 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tandem.errors import BadData, Fault
-from tandem.evaluate.records import AnswerType, EvalSample, duplicate_id, raise_faults
+from tandem.evaluate.records import AnswerType, EvalSample, FaultList, duplicate_id
+
+LARGEST_FILE = 256 * 2**20
+"""Bytes of an evaluation file: some hundred thousand questions. All of it is in memory, several times."""
 
 _ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "OPEN", "CLOSED": "CLOSED"}
 
@@ -22,8 +25,14 @@ def read_eval_samples(path: Path) -> list[EvalSample]:
     without images; reasoning and case_id optional; answer_type OPEN or CLOSED as given (never guessed from
     the answer). Other keys are ignored. Raises BadData with all faults at once, each with index or line.
     """
+    return parse_eval_samples(read_eval_file(path), where=str(path))
+
+
+def read_eval_file(path: Path) -> bytes:
+    """The bytes of an evaluation file. Raises BadData if it cannot be read or has more than LARGEST_FILE of them."""
     try:
-        body = path.read_bytes()
+        with path.open("rb") as file:
+            body = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise BadData(
             Fault(
@@ -32,12 +41,15 @@ def read_eval_samples(path: Path) -> list[EvalSample]:
                 remedy="Give the evaluation file's path",
             )
         ) from None
-    return parse_eval_samples(body, where=str(path))
+    if len(body) > LARGEST_FILE:
+        what = f"has more than {LARGEST_FILE} bytes"
+        raise BadData(Fault(where=str(path), what=what, remedy="Split it into several evaluations"))
+    return body
 
 
 def parse_eval_samples(body: bytes, *, where: str) -> list[EvalSample]:
     """Read samples from an evaluation file's bytes; `where` names it in messages. See read_eval_samples."""
-    faults: list[Fault] = []
+    faults = FaultList()
     samples: list[EvalSample] = []
     first_use: dict[str, str] = {}
     for place, value in _objects(body, where, faults):
@@ -50,13 +62,13 @@ def parse_eval_samples(body: bytes, *, where: str) -> list[EvalSample]:
         else:
             first_use[sample.sample_id] = place
             samples.append(sample)
-    if not samples and not faults:
+    if not samples and not faults.count:
         faults.append(Fault(where=where, what="there is no sample in it", remedy="Add at least one"))
-    raise_faults(faults, where=where)
+    faults.raise_any(where=where)
     return samples
 
 
-def _objects(body: bytes, where: str, faults: list[Fault]) -> Iterator[tuple[str, Any]]:
+def _objects(body: bytes, where: str, faults: FaultList) -> Iterator[tuple[str, Any]]:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,7 +87,7 @@ def _objects(body: bytes, where: str, faults: list[Fault]) -> Iterator[tuple[str
                 yield place, value
 
 
-def _json(text: str, place: str, faults: list[Fault]) -> Any:
+def _json(text: str, place: str, faults: FaultList) -> Any:
     """The parsed value; None, with a fault added, if it is not JSON (or null, which is no sample either)."""
     try:
         value = json.loads(text)
@@ -140,7 +152,7 @@ class _Fields:
         return known
 
 
-def _sample(place: str, value: Any, faults: list[Fault]) -> EvalSample | None:
+def _sample(place: str, value: Any, faults: FaultList) -> EvalSample | None:
     if not isinstance(value, dict):
         remedy = "Write {id, img_name, question, answer, answer_type}"
         faults.append(Fault(where=place, what=f"expected an object, found {_shown(value)}", remedy=remedy))

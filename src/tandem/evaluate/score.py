@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tandem.evaluate.bertscore import AnswerScorer
@@ -47,19 +47,27 @@ class _Sample:
 
 
 def score_predictions(
-    predictions: Sequence[Prediction], scoring: Scoring, *, judge: Judge, scorer: AnswerScorer | None
+    predictions: Sequence[Prediction],
+    scoring: Scoring,
+    *,
+    judge: Judge,
+    scorer: AnswerScorer | None,
+    report: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[list[ScoreLine], Result]:
     """Extract, judge and compare every prediction; one line each, in their order, and the result.
 
     A text without a complete answer is never judged for the honest view. What the original script would
     have taken as the answer is judged on its own where it differs from ours. Without a scorer there is no
-    BERTScore. The judge is closed in the end. Raises Unavailable if it answers nobody or too few; see
-    judge.judge_all. Scoring again then asks only about what the judge's cache does not hold.
+    BERTScore. `report` is told now and then how many answers are judged, of how many. The judge is closed in the end.
+    Raises Unavailable if it answers nobody or too few; see judge.judge_all. Scoring again then asks only about what
+    the judge's cache does not hold.
     """
     samples = [_take_apart(prediction, scoring.marker) for prediction in predictions]
     items = [_item(sample, text) for sample in samples for text in sample.texts()]
     try:
-        verdicts = judge_all(judge, items, concurrency=scoring.concurrency, max_failures=scoring.max_failures)
+        verdicts = judge_all(
+            judge, items, concurrency=scoring.concurrency, max_failures=scoring.max_failures, report=report
+        )
     finally:
         judge.close()
     similarities = _compare(items, scorer)

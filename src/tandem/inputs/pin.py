@@ -41,7 +41,7 @@ def verify_pins(pins: Mapping[str, Pin], references: tuple[Reference, ...], reso
     """Digest inputs again. Raises BadData, naming each, if any is not what the Run was submitted with."""
     faults = []
     for reference in references:
-        expected = pins[reference.place]
+        expected = require_pin(pins, reference.place)
         found, _ = pin_input(reference, resolver)
         if found.digest != expected.digest:
             faults.append(
@@ -53,6 +53,14 @@ def verify_pins(pins: Mapping[str, Pin], references: tuple[Reference, ...], reso
             )
     if faults:
         raise BadData(faults)
+
+
+def require_pin(pins: Mapping[str, Pin], place: str) -> Pin:
+    """The pin of a place in the Run file. Raises BadData if the record has none."""
+    if place not in pins:
+        what = "has no digest in the Run's record"
+        raise BadData(Fault(where=place, what=what, remedy="Submit the Run anew with `--again`."))
+    return pins[place]
 
 
 def list_files(reference: Reference, path: Path, resolver: Resolver) -> dict[str, Path]:

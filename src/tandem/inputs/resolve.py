@@ -29,9 +29,13 @@ class Resolver:
         """
         if reference.startswith("s3://"):
             return fetch_tree_member(reference, self.cache)
-        path = self.locate(reference)
-        if path.exists():
-            return path
+        try:
+            path = self.locate(reference)
+            if path.exists():
+                return path
+        except (OSError, RuntimeError) as error:  # ~ of a user who is not there, a loop of links, a name far too long
+            what = f"cannot be looked for ({getattr(error, 'strerror', None) or error})"
+            raise BadConfiguration(Fault(where=reference, what=what, remedy="Mend the path.")) from None
         if revision is not None and _HUB_ID.match(reference):
             return fetch_from_hub(reference, revision)
         return None

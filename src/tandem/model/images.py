@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
+import stat
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from tandem.errors import BadData, Fault, TandemError, Unavailable
 
@@ -19,6 +24,12 @@ MAX_PIXELS = 89_478_485
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """Raster formats that Pillow decodes by itself; others (EPS, for one) would start foreign programs."""
+
+_MOST_SCANS = 250
+"""Progressive JPEGs have about ten, in each of a file's previews too."""
+_START_OF_SCAN = b"\xff\xda"
+"""The marker; in compressed data no byte of 255 is followed by this one."""
+_CHUNK = 2**20
 
 _LASTING = {
     errno.ENOENT: "does not exist",
@@ -69,12 +80,16 @@ def probe_image(path: Path, *, max_pixels: int = MAX_PIXELS, place: str = "") ->
 def _with_image(path: Path, use: Callable[[Image.Image], _T], *, max_pixels: int, place: str) -> _T:
     from PIL import Image, UnidentifiedImageError
 
+    _quiet_pillow()
     where = f"{place}: {path}" if place else str(path)
     try:
+        _refuse_endless(path, where)
         with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise BadData(_too_large(where, f"{width} x {height} pixels are", max_pixels))
+            if image.format in ("JPEG", "MPO"):
+                _refuse_many_scans(stream, where)
             return use(image)
     except UnidentifiedImageError:
         raise BadData(
@@ -90,6 +105,34 @@ def _with_image(path: Path, use: Callable[[Image.Image], _T], *, max_pixels: int
         raise _translate(error, where) from error
 
 
+@cache
+def _quiet_pillow() -> None:
+    """Leave it to our faults to say what is wrong with an image: Pillow warns of some of it, and goes on."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _refuse_endless(path: Path, where: str) -> None:
+    """Refuse a pipe or a device, whose reading may never end. Raises OSError if there is nothing."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise BadData(Fault(where=where, what="is a pipe or a device", remedy="Name an image's file."))
+
+
+def _refuse_many_scans(stream: BinaryIO, where: str) -> None:
+    """Refuse a JPEG whose pixels are sent in very many passes: each of them takes some bytes, and all pixels' time."""
+    position = stream.seek(0, os.SEEK_CUR)
+    stream.seek(0)
+    scans, last = 0, b""
+    while chunk := stream.read(_CHUNK):
+        scans += (last + chunk).count(_START_OF_SCAN)
+        last = chunk[-1:]
+        if scans > _MOST_SCANS:
+            what = f"the JPEG has more than {_MOST_SCANS} scans"
+            raise BadData(Fault(where=where, what=what, remedy="Export it again, as a baseline JPEG."))
+    stream.seek(position)
+
+
 def _too_large(where: str, what: str, max_pixels: int) -> Fault:
     return Fault(
         where=where,
@@ -101,7 +144,7 @@ def _too_large(where: str, what: str, max_pixels: int) -> Fault:
 def _translate(error: Exception, where: str) -> TandemError:
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
-        what = f"the image is truncated or broken ({error})"
+        what = f"the image is truncated or broken ({str(error) or type(error).__name__})"
         return BadData(Fault(where=where, what=what, remedy="Copy or export it again."))
     if number in _LASTING:
         what = f"the image {_LASTING[number]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from tandem.store.parallel import in_parallel
 
 _READERS = 8
 """Files that are read at once."""
+
+_STEP = re.compile(r"step-([0-9]+)")
 
 
 class Tree(BaseModel):
@@ -163,10 +166,9 @@ def _pin_checkpoints(store: Store, place: RunPlace, stage: str) -> dict[int, Tre
     found: dict[int, Tree] = {}
     for entry in store.list(prefix):
         match entry.key.removeprefix(prefix).split("/"):
-            case [execution, "checkpoints", folder, "manifest.json"]:
+            case [execution, "checkpoints", folder, "manifest.json"] if step := _STEP.fullmatch(folder):
                 where = f"{prefix}{execution}/checkpoints/{folder}/"
-                step = int(folder.removeprefix("step-"))
-                found[step] = Tree(prefix=where, manifest_sha256=digest_of(store.get(entry.key)).sha256)
+                found[int(step[1])] = Tree(prefix=where, manifest_sha256=digest_of(store.get(entry.key)).sha256)
             case _:
                 continue
     return dict(sorted(found.items()))

@@ -147,7 +147,7 @@ def _require_same(stored: RunRecord, ours: RunRecord) -> None:
             remedy="Use --again for a new Run with the new content, or bring the old files back.",
         )
         for place, pin in ours.inputs.items()
-        if stored.inputs[place].digest != pin.digest
+        if place not in stored.inputs or stored.inputs[place].digest != pin.digest
     ]
     if changed:
         raise BadConfiguration(changed)

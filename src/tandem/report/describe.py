@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import asdict
 from typing import Any
 
+from tandem.errors import BadData, Fault
+from tandem.outcome import parse_outcome
 from tandem.record.commit import list_executions, read_commit, read_file
 from tandem.record.run import parse_record
 from tandem.store import NotThere, Store
 from tandem.store.layout import EXIT, RunPlace
 
 SCHEMA = "tandem.dev/run-description/v1"
+
+_SHARD = re.compile(r"shard-([0-9]+)")
 
 
 def describe_run(store: Store, place: RunPlace) -> dict[str, Any]:
@@ -38,8 +44,8 @@ def find_stages(store: Store, place: RunPlace) -> list[str]:
         match entry.key.removeprefix(place.prefix).split("/"):
             case ["train", *_]:
                 found.add("train")
-            case ["evals", name, "generate", shard, *_]:
-                found.add(f"generate/{name}/{int(shard.removeprefix('shard-'))}")
+            case ["evals", name, "generate", shard, *_] if number := _SHARD.fullmatch(shard):
+                found.add(f"generate/{name}/{int(number[1])}")
             case ["evals", name, "scores", score_id, *_]:
                 found.add(f"score/{name}/{score_id}")
             case _:
@@ -68,10 +74,10 @@ def _describe_stage(store: Store, place: RunPlace, stage: str) -> dict[str, Any]
 def _read_exit(store: Store, place: RunPlace, stage: str, execution: str) -> dict[str, Any] | None:
     """How an execution ended; None if it was lost before it could say."""
     try:
-        value: dict[str, Any] = json.loads(store.get(f"{place.execution(stage, execution)}{EXIT}"))
-    except (NotThere, ValueError):
+        outcome = parse_outcome(store.get(f"{place.execution(stage, execution)}{EXIT}"))
+    except (BadData, NotThere):
         return None
-    return value
+    return None if outcome is None else asdict(outcome)
 
 
 def _read_result(store: Store, place: RunPlace, stage: str) -> dict[str, Any]:
@@ -80,5 +86,10 @@ def _read_result(store: Store, place: RunPlace, stage: str) -> dict[str, Any]:
         tree = read_commit(store, place, stage).tree
     except NotThere:
         return {"eval": name, "score": score_id, "result": None}
-    result = json.loads(read_file(store, tree, "result.json"))
-    return {"eval": name, "score": score_id, "location": f"{store.url.rstrip('/')}/{tree.prefix}", "result": result}
+    location = f"{store.url.rstrip('/')}/{tree.prefix}"
+    try:
+        result = json.loads(read_file(store, tree, "result.json"))
+    except (RecursionError, ValueError):
+        what, remedy = "is not JSON", "Score again with other settings, and do not use this one."
+        raise BadData(Fault(where=f"{location}result.json", what=what, remedy=remedy)) from None
+    return {"eval": name, "score": score_id, "location": location, "result": result}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tandem.errors import BadData, Fault
+
 _FIGURES = (
     ("marker rate", ("metrics", "marker_rate")),
     ("accuracy, all", ("metrics", "accuracy", "all")),
@@ -38,19 +40,35 @@ def draw_run(described: dict[str, Any]) -> str:
 def draw_results(scored: list[dict[str, Any]]) -> str:
     """A column for each result; under the table who judged, what was compared, warnings and deviations."""
     titles = _name_columns(scored)
-    results = [entry["result"] for entry in scored]
-    rows = [(name, *(draw_metric(_find(result, path)) for result in results)) for name, path in _FIGURES]
-    counts = [(f"samples, {name}", *(str(result["samples"][name]) for result in results)) for name in _COUNTS]
+    columns: list[list[str]] = []
     notes: list[str] = []
-    for title, result in zip(titles, results, strict=True):
-        encoder = result["bertscore"]
-        notes.append(f"{title}: {result['judge']['line']}")
-        if encoder is not None:
-            notes.append(f"{title}: BERTScore by {encoder['model']}, layer {encoder['layer']}")
-        notes += [f"{title}: {reason}: {count} unscored" for reason, count in result["unscored"].items()]
-        notes += [f"{title}: warning: {warning}" for warning in result["warnings"]]
-        notes += [f"{title}: original's view: {deviation}" for deviation in result["original"]["deviations"]]
-    return draw_table(("", *titles), [*rows, *counts]) + "\n\n" + "\n".join(notes)
+    for title, entry in zip(titles, scored, strict=True):
+        try:
+            columns.append(_draw_column(entry["result"]))
+            notes += _draw_notes(title, entry["result"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            where, what = f"{entry['location']}result.json", "is not a result that this version can draw"
+            raise BadData(Fault(where=where, what=what, remedy="See it with `-o json`.")) from None
+    names = [*(name for name, _ in _FIGURES), *(f"samples, {name}" for name in _COUNTS)]
+    return draw_table(("", *titles), list(zip(names, *columns, strict=True))) + "\n\n" + "\n".join(notes)
+
+
+def _draw_column(result: dict[str, Any]) -> list[str]:
+    return [
+        *(draw_metric(_find(result, path)) for _, path in _FIGURES),
+        *(str(result["samples"][name]) for name in _COUNTS),
+    ]
+
+
+def _draw_notes(title: str, result: dict[str, Any]) -> list[str]:
+    encoder = result["bertscore"]
+    notes = [f"{title}: {result['judge']['line']}"]
+    if encoder is not None:
+        notes.append(f"{title}: BERTScore by {encoder['model']}, layer {encoder['layer']}")
+    notes += [f"{title}: {reason}: {count} unscored" for reason, count in result["unscored"].items()]
+    notes += [f"{title}: warning: {warning}" for warning in result["warnings"]]
+    notes += [f"{title}: original's view: {deviation}" for deviation in result["original"]["deviations"]]
+    return notes
 
 
 def draw_metric(metric: dict[str, Any]) -> str:

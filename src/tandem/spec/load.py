@@ -41,7 +41,8 @@ class Submission:
 def load_run(path: Path) -> Submission:
     """Read and validate a Run file. Raises BadConfiguration with every fault, each with its line."""
     try:
-        body = path.read_bytes()
+        with path.open("rb") as file:
+            body = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadConfiguration(
@@ -71,7 +72,7 @@ def _parse(body: bytes, name: str) -> Document:
         raise BadConfiguration(
             Fault(
                 where=name,
-                what=f"is {len(body)} bytes, more than {MAX_BYTES}",
+                what=f"has more than {MAX_BYTES} bytes",
                 remedy="A Run file names its data; it does not hold them.",
             )
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tandem.errors import BadData, Fault
 from tandem.inputs import Resolver, verify_pins
+from tandem.inputs.pin import require_pin
 from tandem.inputs.references import Reference, list_references
 from tandem.inputs.resolve import require
 from tandem.model.card import CardBase
@@ -44,7 +45,7 @@ class Context:
     def base(self) -> CardBase:
         """Which model this Run starts from."""
         place = "spec.model.source"
-        return CardBase(source=self.spec.model.source, digest=self.record.inputs[place].digest)
+        return CardBase(source=self.spec.model.source, digest=require_pin(self.record.inputs, place).digest)
 
     def use_input(self, place: str) -> Path:
         """An input's file or folder on this machine, digested again: it is what the Run was submitted with."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tandem.errors import BadConfiguration, Fault
 from tandem.store.layout import RunPlace, place_of_record
+
+_ATTEMPT = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ def read_facts(environment: Mapping[str, str]) -> Facts:
     if place is None:
         faults.append(_wrong("RUN_URI", "does not end in /runs/<namespace>/<run id>/run.json"))
     attempt = environment["ATTEMPT"]
-    if not (attempt.isascii() and attempt.isdigit() and int(attempt) > 0):
+    if not _ATTEMPT.fullmatch(attempt):
         faults.append(_wrong("ATTEMPT", f"is not a number from 1 ({attempt[:20]!r})"))
     try:
         RunPlace(namespace="n", run_id="r").stage(environment["STAGE"])

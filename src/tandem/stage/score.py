@@ -58,6 +58,7 @@ def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
         ),
         judge=open_judge(judge, environment=os.environ, cache=JudgeCache(context.store)),
         scorer=scorer,
+        report=lambda done, total: say(f"judged {done}/{total}"),
     )
     (context.output / "samples.jsonl").write_bytes(to_jsonl(lines))
     (context.output / "result.json").write_bytes(write_result(result))

@@ -19,6 +19,7 @@ class AlreadyThere(PermanentError):
 class NotThere(PermanentError):
     """No object has this key."""
 
+    exit_code = 65
     code = "not-there"
 
 

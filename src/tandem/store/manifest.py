@@ -20,6 +20,8 @@ MANIFEST = "manifest.json"
 
 SCHEMA = "tandem.dev/manifest/v1"
 
+_MOST_PROBLEMS = 100
+
 _LARGEST = 2**53 - 1
 """Bytes: the largest integer of canonical JSON (RFC 8785)."""
 
@@ -132,4 +134,7 @@ def _problem(place: tuple[int | str, ...], message: str) -> str:
 
 def _corrupt(where: str, problems: list[str]) -> Corrupt:
     remedy = "It was damaged, or something else wrote it: do not use this tree"
-    return Corrupt([Fault(where=where, what=f"not a manifest: {what}", remedy=remedy) for what in problems])
+    shown = problems[:_MOST_PROBLEMS]
+    if len(problems) > _MOST_PROBLEMS:
+        shown = [*shown, f"and {len(problems) - _MOST_PROBLEMS} problems more"]
+    return Corrupt([Fault(where=where, what=f"not a manifest: {what}", remedy=remedy) for what in shown])

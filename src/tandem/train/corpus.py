@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,6 +19,8 @@ from tandem.train.samples import Length, ReadingRules, measure_length
 
 MAX_FAULTS = 100
 """More are not listed; their number is."""
+_MOST_BAD = 10_000
+"""Unusable lines that are noted beyond those that may be left out: a file of another kind has one in a few bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +69,23 @@ def read_corpus(
     tolerated, or if none is left; Unavailable if the file system fails.
     """
     ranks = ranks or Ranks()
-    found = list(islice(scan_samples(read_meta(meta), template=rules.template), limit))
+    found = list(_until_hopeless(islice(scan_samples(read_meta(meta), template=rules.template), limit), tolerance))
     unique = {sample.place: sample for sample in found if isinstance(sample, SampleRef)}
     ours = list(unique.values())[ranks.rank :: ranks.world]
     measured: dict[str, Length | tuple[Fault, ...]] = {}
     for part in ranks.gather(_measure(ours, tokenizer, rules=rules, threads=threads)):
         measured |= part
     return _select(found, measured, meta=meta, rules=rules, tolerance=tolerance)
+
+
+def _until_hopeless(samples: Iterable[SampleRef | BadSample], tolerance: Tolerance) -> Iterator[SampleRef | BadSample]:
+    """The samples, up to so many unusable ones that the set is another than is meant."""
+    bad = 0
+    for sample in samples:
+        yield sample
+        bad += isinstance(sample, BadSample)
+        if bad > tolerance.bad + _MOST_BAD:
+            return
 
 
 def _measure(

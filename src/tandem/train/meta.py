@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -21,6 +21,14 @@ from tandem.model.prompt import INTERNVL2_5, Role, Template, Turn, place_images,
 
 MAX_FAULTS = 100
 """After this many faults reading stops: the rest is most likely of the same kind."""
+LARGEST_META = 16 * 2**20
+"""Bytes of a meta file, which has some hundred for each of its data sets."""
+LONGEST_LINE = 16 * 2**20
+"""Bytes of one sample's line; the longest sequence of any model is far shorter."""
+MOST_TILES = 128
+"""As in the Run file."""
+MOST_SAMPLES = 50_000_000
+"""Of one data set, repeated ones counted each time: what one machine can hold; the original trained on 16 million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,8 @@ class SampleRef:
     file: Path
     line: int
     id: str | None
+    case_id: str | None = None
+    """Whom or what the sample is about; not read by training, but no evaluation may ask about the same."""
     images: tuple[Path, ...]
     """Absolute, in the order of their placeholders."""
     turns: tuple[Turn, ...]
@@ -85,7 +95,7 @@ class _DatasetEntry(BaseModel):
     annotation: str
     data_augment: bool
     repeat_time: int | float = Field(ge=0)
-    max_dynamic_patch: int | None = Field(default=None, ge=1)
+    max_dynamic_patch: int | None = Field(default=None, ge=1, le=MOST_TILES)
     length: Any = None
     """Stands in the original's own meta files, where nothing reads it either."""
 
@@ -125,6 +135,7 @@ class _SampleLine(BaseModel):
     image: str | list[str] | None = None
     video: Any = None
     id: str | int | float | None = None
+    case_id: Any = None
 
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "gpt": "assistant"}
@@ -137,14 +148,17 @@ def read_meta(path: Path) -> Meta:
     """
     path = path.absolute()
     try:
-        entries = json.loads(path.read_bytes(), object_pairs_hook=_distinct)
+        entries = json.loads(_read_whole(path), object_pairs_hook=_distinct)
     except OSError as error:
         raise BadData(Fault(where=str(path), what=_reason(error), remedy="Correct the meta file's path.")) from error
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}"
         raise BadData(Fault(where=where, what=f"not valid JSON: {error.msg}", remedy="Correct this line.")) from error
-    except (UnicodeDecodeError, _DuplicateKey) as error:
+    except (UnicodeDecodeError, _Refused) as error:
         raise BadData(Fault(where=str(path), what=str(error), remedy="Correct the file.")) from error
+    except (RecursionError, ValueError):  # an integer of thousands of digits
+        what = "not JSON that can be read: nested too deeply, or a number too long"
+        raise BadData(Fault(where=str(path), what=what, remedy="Correct the file.")) from None
     if not isinstance(entries, dict) or not entries:
         raise BadData(
             Fault(
@@ -168,15 +182,24 @@ def read_meta(path: Path) -> Meta:
     return Meta(path=path, datasets=tuple(datasets))
 
 
-class _DuplicateKey(ValueError):
-    """JSON keeps the last of two equal keys; here the first would be lost in silence."""
+class _Refused(ValueError):
+    """The file is JSON, perhaps, but not as a meta file should be."""
+
+
+def _read_whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        body = file.read(LARGEST_META + 1)
+    if len(body) > LARGEST_META:
+        raise _Refused(f"the meta file has more than {LARGEST_META} bytes: samples belong into its annotation files")
+    return body
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for key, value in pairs:
         if key in seen:
-            raise _DuplicateKey(f"the key {key!r} stands twice in one object")
+            # JSON keeps the last of two equal keys; here the first would be lost in silence.
+            raise _Refused(f"the key {key!r} stands twice in one object")
         seen[key] = value
     return seen
 
@@ -194,10 +217,17 @@ def _resolve(name: str, entry: _DatasetEntry, base: Path) -> Dataset:
 
 def _missing_files(dataset: Dataset, where: str) -> Iterator[Fault]:
     remedy = "Relative paths start at the meta file's folder."
-    if not dataset.root.is_dir():
+    if not _holds(dataset.root.is_dir):
         yield Fault(where=where, what=f"root {dataset.root} is not a folder", remedy=remedy)
-    if not dataset.annotation.is_file():
+    if not _holds(dataset.annotation.is_file):
         yield Fault(where=where, what=f"annotation {dataset.annotation} is not a file", remedy=remedy)
+
+
+def _holds(look: Callable[[], bool]) -> bool:
+    try:
+        return look()
+    except OSError:  # a name that the file system does not allow
+        return False
 
 
 def read_samples(meta: Meta, *, template: Template = INTERNVL2_5, max_faults: int = MAX_FAULTS) -> list[SampleRef]:
@@ -225,7 +255,8 @@ def read_samples(meta: Meta, *, template: Template = INTERNVL2_5, max_faults: in
 def scan_samples(meta: Meta, *, template: Template = INTERNVL2_5) -> Iterator[SampleRef | BadSample]:
     """Yield the samples in the original's order, dataset by dataset, as they are read.
 
-    A line that cannot be used comes once, as BadSample, however often its dataset is repeated.
+    A line that cannot be used comes once, as BadSample, however often its dataset is repeated. Raises BadData for a
+    dataset of more than MOST_SAMPLES samples.
     """
     for dataset in meta.datasets:
         good: list[SampleRef] = []
@@ -233,7 +264,12 @@ def scan_samples(meta: Meta, *, template: Template = INTERNVL2_5) -> Iterator[Sa
             if isinstance(sample, SampleRef):
                 good.append(sample)
             yield sample
-        for _ in range(1, math.ceil(dataset.repeat)):
+        times = math.ceil(dataset.repeat)
+        if times * len(good) > MOST_SAMPLES:
+            what = f"its {len(good)} samples {times} times are more than the {MOST_SAMPLES} that can be held"
+            where = f"{meta.path}: {dataset.name}"
+            raise BadData(Fault(where=where, what=what, remedy="Lower repeat_time."))
+        for _ in range(1, times):
             yield from good
 
 
@@ -241,16 +277,25 @@ def _scan_once(dataset: Dataset, template: Template) -> Iterator[SampleRef | Bad
     try:
         wanted = None if dataset.repeat >= 1 else int(_count_lines(dataset.annotation) * dataset.repeat)
         with dataset.annotation.open("rb") as lines:
-            for number, line in enumerate(islice(lines, wanted), start=1):
+            for number, line in enumerate(islice(_each_line(lines), wanted), start=1):
                 yield _read_line(line, number, dataset, template)
     except OSError as error:
         where = str(dataset.annotation)
         raise BadData(Fault(where=where, what=_reason(error), remedy="Make the file readable.")) from error
 
 
+def _each_line(file: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one that is too long only the beginning, just too long."""
+    while line := file.readline(LONGEST_LINE + 1):
+        rest = line
+        while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(LONGEST_LINE + 1)
+        yield line
+
+
 def _count_lines(path: Path) -> int:
-    with path.open("rb") as lines:
-        return sum(1 for _ in lines)
+    with path.open("rb") as file:
+        return sum(1 for _ in _each_line(file))
 
 
 def _read_line(line: bytes, number: int, dataset: Dataset, template: Template) -> SampleRef | BadSample:
@@ -259,6 +304,9 @@ def _read_line(line: bytes, number: int, dataset: Dataset, template: Template) -
     def bad(faults: list[Fault]) -> BadSample:
         return BadSample(dataset=dataset.name, file=dataset.annotation, line=number, faults=tuple(faults))
 
+    if len(line) > LONGEST_LINE:
+        what = f"the line has more than {LONGEST_LINE} bytes"
+        return bad([Fault(where=place, what=what, remedy="Write one sample a line, its images as files.")])
     if not line.strip():
         return bad([Fault(where=place, what="the line is empty", remedy="Remove it.")])
     try:
@@ -275,6 +323,7 @@ def _read_line(line: bytes, number: int, dataset: Dataset, template: Template) -
         file=dataset.annotation,
         line=number,
         id=None if sample.id is None else str(sample.id),
+        case_id=None if sample.case_id is None else str(sample.case_id),
         images=tuple(dataset.root / name for name in names),
         turns=place_images(turns, len(names), template=template, place=place),
         max_tiles=dataset.max_tiles,
