@@ -138,6 +138,18 @@ def test_a_listing_is_in_key_order_and_knows_sizes(store: Store) -> None:
     assert list(store.list("nothing/like/it")) == []
 
 
+def test_the_folders_below_a_folder_are_named_without_looking_into_them(store: Store) -> None:
+    for key in ["runs/b/run.json", "runs/b/train/log", "runs/a-1/x", "runs/note", "top", "other/x"]:
+        store.put_if_absent(key, b"")
+    assert list(store.list_folders("runs/")) == ["a-1", "b"]
+    assert list(store.list_folders("runs/b/")) == ["train"]
+    assert list(store.list_folders("")) == ["other", "runs"]
+    assert list(store.list_folders("nothing/")) == []
+    for wrong in ("runs", "/", "a//", "../"):
+        with pytest.raises(BadData):
+            list(store.list_folders(wrong))
+
+
 def test_a_listing_of_more_than_a_thousand_is_complete(store: Store) -> None:
     keys = [f"many/{number:04d}" for number in range(1005)]
     in_parallel(lambda key: store.put_if_absent(key, b""), keys, 8)

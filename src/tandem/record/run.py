@@ -10,7 +10,7 @@ from tandem import __version__
 from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.spec import RunSpec, Submission, canonical_json, run_id, spec_digest
 from tandem.store import AlreadyThere, NotThere, Store
-from tandem.store.layout import RunPlace, place_of_record
+from tandem.store.layout import RunPlace
 
 
 class Pin(BaseModel):
@@ -110,10 +110,14 @@ def parse_record(body: bytes, *, where: str) -> RunRecord:
     return record
 
 
-def list_runs(store: Store, namespace: str) -> list[RunPlace]:
-    """Every Run of a namespace, by id."""
-    places = (place_of_record(entry.key) for entry in store.list(f"runs/{namespace}/"))
-    return [place for place in places if place is not None]
+def list_runs(store: Store, namespace: str, *, prefix: str = "") -> list[RunPlace]:
+    """The Runs of a namespace whose ids start so, by id.
+
+    A folder without a record was broken off while it was submitted: it is no Run.
+    """
+    names = (name for name in store.list_folders(f"runs/{namespace}/") if name.startswith(prefix))
+    places = (RunPlace(namespace=namespace, run_id=name) for name in names)
+    return [place for place in places if any(entry.key == place.record for entry in store.list(place.record))]
 
 
 def find_run(store: Store, namespace: str, wanted: str) -> tuple[RunPlace, bytes]:
@@ -124,7 +128,7 @@ def find_run(store: Store, namespace: str, wanted: str) -> tuple[RunPlace, bytes
             return place, store.get(place.record)
         except NotThere:
             pass
-    matching = [place for place in list_runs(store, namespace) if place.run_id.startswith(wanted)]
+    matching = list_runs(store, namespace, prefix=wanted)
     if len(matching) == 1:
         return matching[0], store.get(matching[0].record)
     what = "no Run has this id" if not matching else f"{len(matching)} Runs have ids that start so"

@@ -88,6 +88,13 @@ class Store(Protocol):
         """Every object whose key starts with the prefix (any string, not only a folder), in key order."""
         ...
 
+    def list_folders(self, folder: str) -> Iterator[str]:
+        """The names right below a folder ('' or ending in a slash) that have objects below them, in order.
+
+        It does not look at what lies in them.
+        """
+        ...
+
 
 Manifest = dict[str, FileDigest]
 """Relative path -> digest of every file of a tree. It is stored as manifest.json, after all the files."""

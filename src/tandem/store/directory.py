@@ -10,7 +10,7 @@ from pathlib import Path
 from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.store.contract import AlreadyThere, Entry, FileDigest, NotThere
 from tandem.store.files import digest_of_chunks, read_chunks, receive, typed_os_errors, written_aside
-from tandem.store.keys import INCOMING, check_key, check_prefix
+from tandem.store.keys import INCOMING, check_folder, check_key, check_prefix
 
 
 class Directory:
@@ -51,6 +51,15 @@ class Directory:
             self._require_folder()
             found = sorted(self._walk(prefix), key=lambda entry: entry.key)
         yield from found
+
+    def list_folders(self, folder: str) -> Iterator[str]:
+        """See Store. What was broken off before its first object leaves an empty folder, which is named too."""
+        check_folder(folder, where=self.url)
+        with typed_os_errors(self._where(folder)):
+            self._require_folder()
+            place = self._root / folder
+            names = sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+        yield from (name for name in names if folder or name != INCOMING)
 
     def _put(self, key: str, chunks: Iterable[bytes]) -> FileDigest:
         target = self._path(key)

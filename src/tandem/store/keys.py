@@ -36,6 +36,15 @@ def check_prefix(prefix: str, *, where: str) -> None:
         check_key(prefix, where=where)
 
 
+def check_folder(folder: str, *, where: str) -> None:
+    """Refuse what is neither '' nor a usable name with one slash at its end. Raises BadData."""
+    if folder:
+        check_key(folder.removesuffix("/"), where=where)
+    if folder and not folder.endswith("/"):
+        remedy = "Names of folders end in a slash"
+        raise BadData(Fault(where=where, what=f"{_shown(folder)} is not a folder's name", remedy=remedy))
+
+
 def join(prefix: str, path: str) -> str:
     """The key of a path below a prefix, which may be empty or end with a slash."""
     folder = prefix.rstrip("/")

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tandem.errors import BadConfiguration, Fault, TandemError, Unavailable
 from tandem.store.contract import AlreadyThere, Entry, FileDigest, NotThere
 from tandem.store.files import CHUNK, digest_of, digest_of_chunks, receive, require_equal
-from tandem.store.keys import check_key, check_prefix, join
+from tandem.store.keys import check_folder, check_key, check_prefix, join
 from tandem.store.parallel import in_parallel
 from tandem.store.parts import Part, cut
 from tandem.store.retrying import PATIENT, Retrying
@@ -172,23 +172,26 @@ class Bucket:
         check_prefix(prefix, where=self.url)
         full = f"{self._prefix}/{prefix}" if self._prefix else prefix
         above = len(full) - len(prefix)
-        token: str | None = ""
-        while token is not None:
-            page = self._page(full, token)
+        for page in self._pages({"Prefix": full}):
             for item in page.get("Contents", []):
                 yield Entry(key=item["Key"][above:], size=item["Size"])
-            token = page.get("NextContinuationToken") if page["IsTruncated"] else None
 
-    def _page(self, full_prefix: str, token: str) -> ListObjectsV2OutputTypeDef:
-        def ask() -> ListObjectsV2OutputTypeDef:
-            size = self._transfer.page
-            if not token:
-                return self._client.list_objects_v2(Bucket=self._bucket, Prefix=full_prefix, MaxKeys=size)
-            return self._client.list_objects_v2(
-                Bucket=self._bucket, Prefix=full_prefix, MaxKeys=size, ContinuationToken=token
-            )
+    def list_folders(self, folder: str) -> Iterator[str]:
+        """See Store."""
+        check_folder(folder, where=self.url)
+        full = f"{self._prefix}/{folder}" if self._prefix else folder
+        for page in self._pages({"Prefix": full, "Delimiter": "/"}):
+            for item in page.get("CommonPrefixes", []):
+                yield item["Prefix"].removeprefix(full).removesuffix("/")
 
-        return self._ask(self.url, ask)
+    def _pages(self, wanted: dict[str, str]) -> Iterator[ListObjectsV2OutputTypeDef]:
+        asked: Any = {"Bucket": self._bucket, "MaxKeys": self._transfer.page, **wanted}
+        while True:
+            page = self._ask(self.url, lambda: self._client.list_objects_v2(**asked))
+            yield page
+            if not page["IsTruncated"]:
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def _put_parts(self, key: str, full: str, parts: Sequence[Part], digest: FileDigest) -> None:
         where, token, client = self._where(key), self._new_token(), self._client
