@@ -17,8 +17,8 @@ from tandem.evaluate.records import Record, Verdict
 UNPARSEABLE = "unparseable"
 """Reason: there is a reply, but it is no verdict."""
 
-REPORTS = 50
-"""So often, about, a scoring says how far it is."""
+REPORTS = 20
+"""So often at most a scoring says how far it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +125,11 @@ def judge_all(
 
     with ThreadPoolExecutor(max_workers=max(1, min(concurrency, len(different)))) as pool:
         asked = [pool.submit(ask, item) for item in different]
+        step = -(-len(asked) // REPORTS)
         try:
             for done, future in enumerate(as_completed(asked), start=1):
                 future.result()
-                if done % max(1, len(asked) // REPORTS) == 0 or done == len(asked):
+                if done % step == 0 or done == len(asked):
                     report(done, len(asked))
         except BaseException as error:
             end.append(error)
