@@ -31,7 +31,11 @@ lint: .venv/dev.stamp  ## Check style, types and import contracts
 	$(BIN)/lint-imports
 
 bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/benchmarks.md (bench/gpu_*.py need a GPU)
-	for script in bench/judge.py bench/preflight.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script; done
+	k8s/local/build-tool versitygw > /dev/null
+	for name in generation logits packing s3 preflight judge; do
+		echo "$$name"
+		OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name
+	done
 
 locks: $(UV)  ## Resolve the locked dependencies anew
 	compile() { $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \

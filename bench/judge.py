@@ -1,4 +1,4 @@
-"""Time a judge that takes 200 ms: `python bench/judge.py [--samples N]`; prints JSON.
+"""Time a judge that takes 200 ms: `python -m bench.judge [--samples N]`; prints JSON.
 
 Four scorings against a server on the loopback, in a process of its own: some calls one at a time; all of them at
 once as far as allowed, into a store in a folder; all of them again from that store; and all of them once more on

@@ -1,4 +1,4 @@
-"""Time the check of 10,000 samples with 10,000 images: `python bench/preflight.py [--samples N]`; prints JSON."""
+"""Time the check of 10,000 samples with 10,000 images: `python -m bench.preflight [--samples N]`; prints JSON."""
 
 from __future__ import annotations
 

@@ -1,28 +1,6 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(module: str, *arguments: str) -> dict[str, Any]:
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-m", f"bench.{module}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout[done.stdout.index("\n{") if done.stdout[0] != "{" else 0 :])
-    return result
+from tests.bench.running import run
 
 
 def test_the_training_benchmark_measures_each_way_against_the_baseline() -> None:
