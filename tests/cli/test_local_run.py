@@ -122,6 +122,19 @@ def test_a_pushed_folder_is_found_by_its_digest(finished: Desk) -> None:
     assert "/inputs/sha256/" in first.out
 
 
+def test_a_run_whose_inputs_were_pushed_can_be_made_anywhere(finished: Desk, tmp_path: Path) -> None:
+    pushed = finished.tandem("push", "small.yaml")
+    assert pushed.code == 0, pushed.err
+    (tmp_path / "pushed.yaml").write_text(pushed.out)
+    made = Desk(folder=tmp_path).tandem("run", "pushed.yaml", "-o", "json")
+    assert made.code == 0, made.err
+    ours, theirs = (
+        [entry["result"]["samples"] for entry in described["results"]]
+        for described in (json.loads(made.out), finished.describe("small"))
+    )
+    assert ours == theirs
+
+
 def test_an_interrupted_run_leaves_nothing_running_and_goes_on(tmp_path: Path) -> None:
     desk = make_desk(tmp_path)
     process = subprocess.Popen(

@@ -117,13 +117,15 @@ def score(
 
 @app.command()
 def push(
-    path: Annotated[Path, typer.Argument(help="A folder: a model, an adapter or a data set with its images.")],
+    path: Annotated[
+        Path, typer.Argument(help="A folder (a model, an adapter, a data set with its images), or a Run file.")
+    ],
     store: StoreUrl = DEFAULT_STORE,
 ) -> None:
-    """Put a folder into the store under its digest and print the URI to use in a Run file."""
-    from tandem.cli.push import push_folder
+    """Put a folder into the store under its digest and print its URI; of a Run file all inputs, and print the Run."""
+    from tandem.cli.push import push_path
 
-    push_folder(path, store)
+    push_path(path, store)
 
 
 @app.command()

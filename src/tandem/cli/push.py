@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from tandem.cli.console import print_text, tell
 
-def push_folder(path: Path, store_url: str) -> None:
-    """Upload a folder under its digest, once, and print its URI."""
-    from tandem.store.manifest import digest_folder, tree_digest
+
+def push_path(path: Path, store_url: str) -> None:
+    """Upload a folder and print its URI; or all local inputs of a Run file, and print the Run with their URIs."""
+    from tandem.inputs.push import push_folder
     from tandem.store.opening import open_store, probe
-    from tandem.store.trees import upload_tree
 
     store = open_store(store_url)
     probe(store)
-    digest = tree_digest(digest_folder(path))
-    prefix = f"inputs/sha256/{digest.removeprefix('sha256:')}/"
-    manifest = upload_tree(store, path, prefix)
-    size = sum(file.size for file in manifest.values())
-    sys.stderr.write(f"{len(manifest)} files, {size} bytes, {digest}\n")
-    sys.stdout.write(f"{store.url.rstrip('/')}/{prefix}\n")
+    if path.is_dir():
+        uri, files, size = push_folder(store, path)
+        tell(f"{files} files, {size} bytes")
+        print_text(uri)
+        return
+    print_text(_push_run(path, store_url))
+
+
+def _push_run(path: Path, store_url: str) -> str:
+    from tandem.cli.places import cache_folder
+    from tandem.inputs import Resolver
+    from tandem.inputs.push import push_inputs
+    from tandem.spec import load_run
+    from tandem.spec.dump import dump_yaml
+    from tandem.store.opening import open_store
+
+    submission = load_run(path)
+    resolver = Resolver(folder=submission.folder, cache=cache_folder())
+    spec = push_inputs(submission, resolver, open_store(store_url), report=tell)
+    run = submission.run
+    metadata = run.metadata.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document = {"apiVersion": run.api_version, "kind": run.kind, "metadata": metadata, "spec": spec}
+    return dump_yaml(document)

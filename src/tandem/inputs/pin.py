@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tandem.errors import BadData, Fault
 from tandem.inputs.references import InputKind, Reference
-from tandem.inputs.resolve import Resolver, require
+from tandem.inputs.resolve import SCHEMES, Resolver, require
 from tandem.record.run import Pin
 from tandem.store import Manifest
 from tandem.store.files import digest_file
@@ -29,7 +29,7 @@ def pin_input(reference: Reference, resolver: Resolver) -> tuple[Pin, Manifest]:
     manifest = {name: digest_file(file) for name, file in list_files(reference, path, resolver).items()}
     pin = Pin(
         text=reference.text,
-        location=reference.text if reference.text.startswith("s3://") else str(path),
+        location=reference.text if reference.text.startswith(SCHEMES) else str(path),
         digest=tree_digest(manifest),
         files=len(manifest),
         size=sum(entry.size for entry in manifest.values()),

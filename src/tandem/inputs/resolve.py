@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from tandem.errors import BadConfiguration, Fault, Unavailable
 from tandem.store import NotThere
+
+SCHEMES = ("s3://", "file://")
+"""How an input in a store begins; `tandem push` prints such URIs."""
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 _WEIGHTS_AND_SETTINGS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -27,7 +31,7 @@ class Resolver:
 
         Raises Unavailable when the hub or bucket is away, BadConfiguration when it has no such thing.
         """
-        if reference.startswith("s3://"):
+        if reference.startswith(SCHEMES):
             return fetch_tree_member(reference, self.cache)
         try:
             path = self.locate(reference)
@@ -46,7 +50,7 @@ class Resolver:
 
 
 def fetch_tree_member(uri: str, cache: Path) -> Path:
-    """Bring the tree that holds this s3:// URI and return the member's path on this machine.
+    """Bring the tree that holds this s3:// or file:// URI and return the member's path on this machine.
 
     The tree is the nearest prefix above the URI that has a manifest.json, as `tandem push` writes it; every
     file is verified against it. Raises BadConfiguration if there is none.
@@ -55,8 +59,11 @@ def fetch_tree_member(uri: str, cache: Path) -> Path:
     from tandem.store.opening import open_store
     from tandem.store.trees import download_tree, read_manifest
 
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    store = open_store(f"s3://{bucket}")
+    scheme, _, rest = uri.partition("://")
+    place, _, key = rest.partition("/")
+    store = open_store(f"{scheme}://{place}/")
+    if scheme == "file":
+        key = unquote(key)
     parts = key.strip("/").split("/")
     for depth in range(len(parts), 0, -1):
         prefix = "/".join(parts[:depth]) + "/"

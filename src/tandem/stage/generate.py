@@ -24,12 +24,13 @@ def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     _, name, shard = context.facts.stage.split("/")
     evaluation, checkpoint = find_evaluation(context.spec, name)
     train = context.spec.train
+    data = context.use_input(f"spec.evals[{evaluation.name}].data")
     job = GenerateJob(
         eval=evaluation,
         model_folder=context.use_input("spec.model.source"),
         adapter_folder=_fetch_adapter(context, evaluation, checkpoint),
-        data=context.use_input(f"spec.evals[{evaluation.name}].data"),
-        images=find_images(context, evaluation),
+        data=data,
+        images=_find_images(context, evaluation, data),
         limit=context.spec.limit,
         shard=int(shard),
         work=context.work,
@@ -51,10 +52,10 @@ def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     return DONE
 
 
-def find_images(context: Context, evaluation: EvalSpec) -> Path:
+def _find_images(context: Context, evaluation: EvalSpec, data: Path) -> Path:
     """The folder that image names of an evaluation are relative to."""
     if evaluation.images is None:
-        return context.resolver.locate(evaluation.data).parent
+        return data.parent
     place = f"spec.evals[{evaluation.name}].images"
     return require(context.resolver.resolve(evaluation.images), place, evaluation.images)
 
