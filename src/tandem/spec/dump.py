@@ -14,7 +14,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def dump_yaml(value: Any) -> str:
-    """Block style, keys in their order. PyYAML writes for readers to which 4e-3 is a text: such texts are quoted here."""
+    """Block style, keys in their order. PyYAML writes for readers to which 4e-3 is a text: such texts are quoted."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
