@@ -135,7 +135,8 @@ class EvalSpec(Section):
     """Longest text. The original's 1024 cuts long reasoning off before the answer."""
     batch_tokens: int = Field(default=32_768, ge=1)
     """Token budget of a batch: padded prompt and new tokens of all its samples. A single sample may exceed it.
-    Shards are made of whole batches; engine packed fills the device by what it measures there."""
+    Shards, and the parts that a restart goes on from, are made of whole batches; one that does not fit into memory is
+    halved. Engine packed fills the device by what it measures there."""
     precision: Precision = Precision.BFLOAT16
     """What the model computes in."""
     engine: Engine = Engine.AUTO
