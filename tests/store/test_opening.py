@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tandem.errors import BadConfiguration
+from tandem.errors import BadConfiguration, Unavailable
 from tandem.store import open_store, probe
-from tests.servers import S3Server
+from tests.servers import S3Server, free_port
 from tests.store.conftest import new_bucket
 
 
@@ -56,3 +56,19 @@ def test_importing_the_room_is_cheap_and_opening_a_folder_needs_no_boto3() -> No
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+def test_how_long_a_bucket_is_waited_for_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        S3Server(endpoint=f"http://127.0.0.1:{free_port()}", access_key="a", secret_key="b").environment().items()
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TANDEM_STORE_RETRY_SECONDS", "0")
+    with pytest.raises(Unavailable, match="tried once"):
+        open_store("s3://bucket").get("key")
+    with pytest.raises(Unavailable, match="tried once"):
+        open_store("s3://bucket", brief=True).get("key")
+    for wrong in ("", "soon", "-1", "nan", "inf"):
+        monkeypatch.setenv("TANDEM_STORE_RETRY_SECONDS", wrong)
+        with pytest.raises(BadConfiguration, match="no length of time"):
+            open_store("s3://bucket")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +36,7 @@ class World:
             raise self._error(FAULT)
         return self.calls
 
-    def patient(self, **settings: float) -> Retrying:
+    def patient(self, **settings: Any) -> Retrying:
         made = Retrying(sleep=self.sleep, clock=lambda: self.now, random=lambda: 1.0)
         return Retrying(**{**vars(made), **settings})
 
@@ -57,6 +59,20 @@ def test_what_is_permanent_is_raised_at_once() -> None:
     with pytest.raises(BadConfiguration):
         world.patient().call(world.ask)
     assert (world.calls, world.waits) == (1, [])
+
+
+@given(outage=st.floats(0, 100), seed=st.integers(0, 2**32))
+def test_an_outage_well_within_the_budget_is_waited_out_whatever_the_draws_are(outage: float, seed: int) -> None:
+    world = World(failures=10**6)
+
+    def ask() -> str:
+        if world.now < outage:
+            world.ask()
+        return "back"
+
+    draws = random.Random(seed)  # noqa: S311
+    assert world.patient(random=draws.random).call(ask) == "back"
+    assert world.now <= outage + 20
 
 
 @given(

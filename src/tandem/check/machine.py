@@ -56,7 +56,7 @@ def check_store(url: str | None, findings: Collector) -> None:
     """Report a store that cannot be written or does not keep its word. None: there is none to look at."""
     if url is not None:
         with findings.catching("store-unusable", prefix="store"):
-            probe(open_store(url))
+            probe(open_store(url, brief=True))
 
 
 def check_gpus(train: TrainSpec, gpus: int, findings: Collector) -> None:

@@ -10,7 +10,7 @@ from tandem.store.opening import open_store
 
 def print_logs(run: str, store_url: str, *, stage: str, as_json: bool) -> None:
     """Print every log of the Run's executions that the store holds, in key order."""
-    store = open_store(store_url)
+    store = open_store(store_url, brief=True)
     place, _ = find_run(store, LOCAL, run)
     prefix = f"{place.prefix}{stage}"
     keys = [entry.key for entry in store.list(prefix) if "/logs/" in entry.key]

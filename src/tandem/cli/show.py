@@ -13,7 +13,7 @@ from tandem.store.opening import open_store
 
 def list_all(store_url: str, *, as_json: bool) -> None:
     """Every Run of the store with how many of its stages are committed."""
-    store = open_store(store_url)
+    store = open_store(store_url, brief=True)
     found = []
     for place in list_runs(store, LOCAL):
         record = parse_record(store.get(place.record), where=place.record)
@@ -38,7 +38,7 @@ def list_all(store_url: str, *, as_json: bool) -> None:
 
 def show_run(run: str, store_url: str, *, as_json: bool) -> None:
     """One Run, whole."""
-    store = open_store(store_url)
+    store = open_store(store_url, brief=True)
     place, _ = find_run(store, LOCAL, run)
     described = describe_run(store, place)
     if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +12,13 @@ from urllib.parse import unquote
 from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.store.contract import AlreadyThere, Store
 from tandem.store.directory import Directory
+from tandem.store.retrying import PATIENT, Retrying
+
+PATIENCE = "TANDEM_STORE_RETRY_SECONDS"
+"""Environment variable: how long a bucket that does not answer is waited for, in seconds; 120 where it is not set."""
+
+BRIEF_SECONDS = 15.0
+"""How long it is waited for at most where nothing is lost by giving up: checks, lists, logs."""
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
 
@@ -18,10 +27,11 @@ _FIRST = b"Written once, by the first look at this store.\n"
 _SECOND = b"A server that keeps put-if-absent never stores this.\n"
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, brief: bool = False) -> Store:
     """Open 'folder', '/folder', 'file:///folder' or 's3://bucket/prefix'; asks the server nothing.
 
-    Raises BadConfiguration for any other address, and for AWS settings that cannot be used.
+    brief: where someone waits for a mere look, a bucket that does not answer is waited for BRIEF_SECONDS at most.
+    Raises BadConfiguration for any other address, for AWS settings that cannot be used, and for a wrong PATIENCE.
     """
     if url.strip() and ":" not in url:
         return Directory(Path(url))
@@ -30,7 +40,7 @@ def open_store(url: str) -> Store:
     if scheme == "file":
         return _open_folder(url, host=place, path=unquote(path))
     if scheme == "s3":
-        return _open_bucket(url, bucket=place, prefix=path.strip("/"))
+        return _open_bucket(url, bucket=place, prefix=path.strip("/"), brief=brief)
     raise _not_an_address(url, "it names neither a folder nor a bucket")
 
 
@@ -60,15 +70,26 @@ def _open_folder(url: str, *, host: str, path: str) -> Store:
     return Directory(Path("/") / path)
 
 
-def _open_bucket(url: str, *, bucket: str, prefix: str) -> Store:
+def _open_bucket(url: str, *, bucket: str, prefix: str, brief: bool) -> Store:
     from tandem.store.s3 import Bucket, connect
 
     if not _BUCKET_NAME.fullmatch(bucket):
         raise _not_an_address(url, f"{bucket!r} is not a bucket's name")
     try:
-        return Bucket(connect(), bucket, prefix)
+        return Bucket(connect(), bucket, prefix, retrying=_read_patience(os.environ.get(PATIENCE), brief=brief))
     except BadData as error:
         raise _not_an_address(url, error.faults[0].what) from error
+
+
+def _read_patience(text: str | None, *, brief: bool) -> Retrying:
+    try:
+        seconds = PATIENT.budget_seconds if text is None else float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        remedy = "Write a number of seconds, such as 600, or leave it out: 120"
+        raise BadConfiguration(Fault(where=PATIENCE, what=f"{text!r:.40} is no length of time", remedy=remedy))
+    return Retrying(budget_seconds=min(seconds, BRIEF_SECONDS) if brief else seconds)
 
 
 def _not_an_address(url: str, what: str) -> BadConfiguration:

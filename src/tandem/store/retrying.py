@@ -17,8 +17,8 @@ Answer = TypeVar("Answer")
 class Retrying:
     """How often and how long to try again, with the clock, the sleep and the randomness to use."""
 
-    attempts: int = 8
-    """Calls in all, the first included."""
+    attempts: int = 100
+    """Calls in all, the first included: so many that the budget ends them, however small the waits are drawn."""
     first_seconds: float = 0.25
     """Upper bound of the first wait; it doubles with each further one."""
     longest_seconds: float = 20.0
