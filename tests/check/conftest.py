@@ -17,6 +17,7 @@ from tandem.check import Report, check_run
 from tandem.inputs import Resolver
 from tandem.spec import load_run
 
+ENDPOINT = {"baseUrl": "http://127.0.0.1:9/v1", "model": "served"}
 JUDGE = {"kind": "openai", "baseUrl": "https://judge.example", "model": "judge-1"}
 
 

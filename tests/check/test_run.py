@@ -16,8 +16,10 @@ from PIL import Image
 
 from tandem.check import Finding, Report, Severity, raise_if_faults
 from tandem.errors import BadConfiguration, BadData
+from tandem.evaluate.fake_chat import FakeReply
+from tandem.evaluate.fake_endpoint import FakeEndpointServer
 from tandem.model.card import AdapterCard, CardBase, CardTiles, write_card
-from tests.check.conftest import JUDGE, Trial, draw, question, sample
+from tests.check.conftest import ENDPOINT, JUDGE, Trial, draw, question, sample
 
 CHIRON = Path(__file__).parents[3] / "shared/data/chiron-eval"
 
@@ -329,6 +331,69 @@ def test_a_judge_without_key_is_a_fault_and_the_key_is_never_shown(trial: Trial)
     report = trial.check()
     assert report.findings == ()
     assert "very-secret" not in json.dumps(report.to_json())
+
+
+SERVED = {"name": "served", "data": "eval.json", "images": "images", "of": "base", "endpoint": ENDPOINT}
+
+
+def asking(trial: Trial, *evals: dict[str, Any], **endpoint: Any) -> Trial:
+    """A trial that evaluates what a server says, and nothing else."""
+    del trial.spec["train"]
+    trial.spec["evals"] = [*evals, SERVED | {"endpoint": ENDPOINT | endpoint}]
+    trial.environment = {"TANDEM_ENDPOINT_API_KEY": "very-secret"}
+    return trial
+
+
+def list_names(*names: str) -> FakeReply:
+    return FakeReply(body=json.dumps({"data": [{"id": name} for name in names]}).encode())
+
+
+def test_an_endpoint_without_key_is_a_fault(trial: Trial) -> None:
+    asking(trial).environment = {}
+    fault = only(trial.check(), "endpoint-unusable").fault
+    assert fault.where == "spec.evals[served].endpoint.keyEnv"
+    assert "TANDEM_ENDPOINT_API_KEY is not set" in fault.what
+
+
+def test_an_endpoint_that_lists_the_model_is_fine_and_is_asked_once(trial: Trial) -> None:
+    with FakeEndpointServer(models=list_names("other", "served")) as server:
+        twice = SERVED | {"name": "again", "endpoint": ENDPOINT | {"baseUrl": server.base_url}}
+        report = asking(trial, twice, baseUrl=server.base_url).check()
+    assert report.findings == ()
+    assert report.facts["evals"]["served"] == {
+        "samples": 2, "images": 2, "open": 0, "closed": 2, "endpoint": server.base_url,
+    }  # fmt: skip
+    assert server.keys == ["very-secret"]
+    assert server.requests == []
+
+
+def test_an_endpoint_that_does_not_answer_yet_is_a_warning(trial: Trial) -> None:
+    finding = only(asking(trial).check(), "endpoint-away")
+    assert finding.severity is Severity.WARNING
+    assert "127.0.0.1:9" in finding.fault.what
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_endpoint_that_refuses_the_key_is_a_fault_and_the_key_is_never_shown(trial: Trial, status: int) -> None:
+    with FakeEndpointServer(models=FakeReply(status=status, body=b"very-secret is no key")) as server:
+        report = asking(trial, baseUrl=server.base_url).check()
+    finding = only(report, "endpoint-key-refused")
+    assert finding.severity is Severity.FAULT
+    assert f"HTTP {status}" in finding.fault.what
+    assert "very-secret" not in json.dumps(report.to_json())
+
+
+def test_an_endpoint_that_lists_other_models_is_a_warning_that_names_some(trial: Trial) -> None:
+    with FakeEndpointServer(models=list_names(*(f"model-{number}" for number in range(7)))) as server:
+        finding = only(asking(trial, baseUrl=server.base_url).check(), "endpoint-model-unlisted")
+    assert finding.severity is Severity.WARNING
+    assert finding.fault.what.endswith("model-4 and 2 more")
+
+
+@pytest.mark.parametrize("models", [FakeReply(status=404), FakeReply(status=500), FakeReply(body=b"<html>"), None])
+def test_an_endpoint_that_has_no_list_is_no_finding(trial: Trial, models: FakeReply | None) -> None:
+    with FakeEndpointServer(models=models) as server:
+        assert asking(trial, baseUrl=server.base_url).check().findings == ()
 
 
 def test_a_store_that_is_a_file_or_no_address_is_a_fault(trial: Trial) -> None:

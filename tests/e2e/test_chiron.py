@@ -56,7 +56,7 @@ if DATA.is_dir():
         store = tmp_path / "tandem-store"
         parts = {path.parts[-6]: path for path in store.rglob("part-00000.jsonl")}
         tiles = {
-            name: sum(line.tiles for line in read_jsonl(Prediction, path.read_bytes(), where=str(path)))
+            name: sum(line.tiles or 0 for line in read_jsonl(Prediction, path.read_bytes(), where=str(path)))
             for name, path in parts.items()
         }
         assert tiles == {"training-budget": 45, "original-budget": 159}

@@ -57,6 +57,29 @@ def scoring(using: JudgeSettings | None = None, **others: Any) -> Scoring:
     )
 
 
+def test_a_result_says_who_generated_in_an_endpoints_name_and_warns_of_two() -> None:
+    texts = [
+        prediction(str(number), f"{M} Yes.", served_model=model, fingerprint=mark, prompt_tokens=None, tiles=None)
+        for number, (model, mark) in enumerate([("a", "1"), ("b", "1"), ("b", "1"), ("b", None)])
+    ]
+    lines, result = score_predictions(texts, scoring(preprocessing="server"), judge=ExactMatchJudge(), scorer=None)
+    assert result.preprocessing == "server"
+    assert [(one.model, one.fingerprint, one.texts) for one in result.texts_served_by] == [
+        ("b", "1", 2),
+        ("a", "1", 1),
+        ("b", None, 1),
+    ]
+    assert "The texts came from 3 models or configurations: b (1), a (1), b (no fingerprint)." in result.warnings
+    assert recompute_result(lines, result) == result
+    assert read_result(write_result(result), where="result.json") == result
+    assert (lines[0].tiles, lines[0].prompt_tokens) == (None, None)
+
+
+def test_a_result_of_this_process_names_no_server() -> None:
+    _, result = score_predictions([prediction("1", "x")], scoring(), judge=ExactMatchJudge(), scorer=None)
+    assert (result.preprocessing, result.texts_served_by) == ("in-process", ())
+
+
 class LengthScorer:
     """A stand-in for BERTScore: the ratio of lengths, and a baseline of 0.5."""
 

@@ -33,6 +33,7 @@ def test_has_the_files_of_a_published_native_checkpoint(tiny: Path) -> None:
         "generation_config.json",
         "model.safetensors",
         "preprocessor_config.json",
+        "processor_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
     }
@@ -97,6 +98,7 @@ def test_sizes_are_those_that_were_asked_for(tmp_path: Path) -> None:
     assert config["vision_config"]["image_size"] == [112, 112]
     assert config["image_seq_length"] == 16
     assert read_json(tmp_path / "m" / "preprocessor_config.json")["size"] == {"height": 112, "width": 112}
+    assert read_json(tmp_path / "m" / "processor_config.json")["image_seq_length"] == 16
 
 
 def test_matrices_are_as_large_as_std_says_and_norms_start_at_one(tiny: Path) -> None:

@@ -160,6 +160,39 @@ def test_settings_that_the_exact_judge_would_ignore_are_refused() -> None:
         assert place in found
 
 
+ENDPOINT = {"baseUrl": "http://vllm:8000/v1", "model": "served"}
+
+
+def test_an_endpoint_needs_no_tiles_for_it_cuts_images_itself() -> None:
+    evaluation = parse(run_file(train=None, evals=[{**EVALUATION, "of": "base", "endpoint": ENDPOINT}])).run.spec.evals[
+        0
+    ]
+    assert evaluation.endpoint is not None
+    assert (evaluation.endpoint.temperature, evaluation.endpoint.seed, evaluation.endpoint.system_message) == (
+        0,
+        0,
+        None,
+    )
+    parse(run_file(evals=[{**EVALUATION, "of": "base", "endpoint": ENDPOINT, "shards": 2}]))
+    parse(run_file(train=None, model={"source": "m", "adapter": "a"}, evals=[{**EVALUATION, "endpoint": ENDPOINT}]))
+
+
+def test_what_only_a_model_in_this_process_can_be_told_is_refused_beside_an_endpoint_all_at_once() -> None:
+    own = {"tiles": {"max": 6}, "batchTokens": 100, "precision": "float32", "engine": "plain"}
+    found = faults(run_file(evals=[{**EVALUATION, **own, "of": "checkpoint-last", "endpoint": ENDPOINT}]))
+    places = [fault.partition("spec.evals[0].")[2].partition(":")[0] for fault in found]
+    assert places == ["tiles", "batchTokens", "precision", "engine", "of"]
+    assert "start the server as you want it" in found[0]
+    assert "tandem merge" in found[4]
+
+
+def test_an_endpoint_cannot_serve_what_its_own_run_is_yet_to_train() -> None:
+    (fault,) = faults(run_file(evals=[{**EVALUATION, "endpoint": ENDPOINT}]))
+    assert "spec.evals[0].of: is what this Run trains" in fault
+    (fault,) = faults(run_file(train=None, evals=[{**EVALUATION, "endpoint": ENDPOINT}]))
+    assert "Give of: base, or the served adapter as model.adapter." in fault
+
+
 @pytest.mark.parametrize("template", ["{answer}", "  {answer}", "The answer is", "answer}"])
 def test_an_answer_template_needs_a_marker_and_a_place_for_the_answer(template: str) -> None:
     (fault,) = faults(run_file(train={**TRAINING, "answerTemplate": template}))
@@ -185,6 +218,8 @@ def test_an_answer_template_needs_a_marker_and_a_place_for_the_answer(template: 
         ({"train": {**TRAINING, "precision": "float16"}}, "spec.train.precision"),
         ({"evals": [{**EVALUATION, "shards": 0}]}, "spec.evals[0].shards"),
         ({"evals": [{**EVALUATION, "data": ""}]}, "spec.evals[0].data"),
+        ({"evals": [{**EVALUATION, "endpoint": {**ENDPOINT, "model": ""}}]}, "spec.evals[0].endpoint.model"),
+        ({"evals": [{**EVALUATION, "endpoint": {**ENDPOINT, "baseUrl": "x"}}]}, "spec.evals[0].endpoint.baseUrl"),
     ],
 )
 def test_a_value_out_of_range_is_refused_at_its_place(spec: dict[str, Any], place: str) -> None:
@@ -219,5 +254,6 @@ def test_models_are_frozen() -> None:
 
 
 def test_a_validated_spec_survives_its_own_json() -> None:
-    spec = parse(run_file()).run.spec
+    served = {**EVALUATION, "name": "served", "of": "base", "endpoint": ENDPOINT}
+    spec = parse(run_file(evals=[EVALUATION, served])).run.spec
     assert RunSpec.model_validate_json(spec.model_dump_json(by_alias=True)) == spec

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tandem.check.base import Base, check_base
+from tandem.check.endpoint import check_endpoints
 from tandem.check.evaluation import (
     EvalSet,
     check_eval_samples,
@@ -75,6 +76,7 @@ def check_run(
     check_overlaps(training, evals, images, findings)
     check_encoders(spec, sources, findings)
     check_judge_keys(spec, environment, findings)
+    check_endpoints(spec, environment, findings)
     if spec.train is not None:
         check_gpus(spec.train, gpus, findings)
     check_store(store_url, findings)
@@ -143,6 +145,8 @@ def _check_evaluation(
         "open": sum(sample.answer_type == "OPEN" for sample in one.samples),
         "closed": sum(sample.answer_type == "CLOSED" for sample in one.samples),
     }
+    if one.spec.endpoint is not None:
+        return facts | {"endpoint": one.spec.endpoint.base_url}
     tiles = choose_tiles(one.spec, spec, base)
     longest = None
     if tiles is not None and base.info is not None:

@@ -35,6 +35,13 @@ StoreUrl = Annotated[
     ),
 ]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How the answer is printed.")]
+Across = Annotated[
+    bool,
+    typer.Option(
+        "--across-preprocessing",
+        help="Put figures side by side even if a server prepared images and prompts for some of them.",
+    ),
+]
 DEFAULT_STORE = "./tandem-store"
 
 
@@ -77,11 +84,13 @@ def list_(store: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) -> Non
 
 
 @app.command()
-def show(run: RunId, store: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) -> None:
+def show(
+    run: RunId, store: StoreUrl = DEFAULT_STORE, across_preprocessing: Across = False, output: Output = Format.TABLE
+) -> None:
     """Show a Run: its stages, attempts, figures, and where everything lies."""
     from tandem.cli.show import show_run
 
-    show_run(run, store, as_json=output is Format.JSON)
+    show_run(run, store, across_preprocessing=across_preprocessing, as_json=output is Format.JSON)
 
 
 @app.command()
@@ -184,11 +193,13 @@ def demo_prepare(
 
 
 @demo_app.command("report")
-def demo_report(file: RunFile = Path("jobs/demo.yaml"), store: StoreUrl = DEFAULT_STORE) -> None:
+def demo_report(
+    file: RunFile = Path("jobs/demo.yaml"), store: StoreUrl = DEFAULT_STORE, across_preprocessing: Across = False
+) -> None:
     """Print base and adapter side by side once the demo's Run has ended."""
     from tandem.cli.demo import report_demo
 
-    report_demo(file, store)
+    report_demo(file, store, across_preprocessing=across_preprocessing)
 
 
 @app.command(hidden=True)

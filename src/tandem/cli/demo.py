@@ -17,13 +17,14 @@ def make_demo(folder: Path, seed: int) -> None:
     prepare_demo(folder, seed=seed, report=tell)
 
 
-def report_demo(file: Path, store_url: str) -> None:
+def report_demo(file: Path, store_url: str, *, across_preprocessing: bool) -> None:
     """Print base and adapter side by side, where everything lies, and what to try next."""
     from tandem.demo.report import count_right_without_marker, draw_comparison
     from tandem.evaluate.records import ScoreLine, read_jsonl
     from tandem.evaluate.result import read_result
     from tandem.record.commit import read_commit, read_file
     from tandem.report.describe import describe_run, find_stages
+    from tandem.report.preprocessing import require_comparable
     from tandem.spec import load_run
     from tandem.store.layout import RunPlace
     from tandem.store.opening import open_store
@@ -40,6 +41,8 @@ def report_demo(file: Path, store_url: str) -> None:
         name: read_result(read_file(store, tree, "result.json"), where=f"{tree.prefix}result.json")
         for name, tree in trees.items()
     }
+    compared = {name: results[name].model_dump(mode="json") for name in ("base", "adapter")}
+    require_comparable(compared, across=across_preprocessing)
     base = trees["base"]
     lines = read_jsonl(ScoreLine, read_file(store, base, "samples.jsonl"), where=f"{base.prefix}samples.jsonl")
     root = store.url.rstrip("/")

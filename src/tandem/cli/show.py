@@ -36,7 +36,7 @@ def list_all(store_url: str, *, as_json: bool) -> None:
     print_text(draw_table(("run", "submitted", "stages committed"), rows) if rows else f"no Runs in {store.url}")
 
 
-def show_run(run: str, store_url: str, *, as_json: bool) -> None:
+def show_run(run: str, store_url: str, *, across_preprocessing: bool = False, as_json: bool) -> None:
     """One Run, whole."""
     store = open_store(store_url, brief=True)
     place, _ = find_run(store, LOCAL, run)
@@ -44,4 +44,4 @@ def show_run(run: str, store_url: str, *, as_json: bool) -> None:
     if as_json:
         print_json(described)
     else:
-        print_text(draw_run(described))
+        print_text(draw_run(described, across_preprocessing=across_preprocessing))

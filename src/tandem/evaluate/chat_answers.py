@@ -55,6 +55,13 @@ class Failure:
     """Whether the server wants fewer calls."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refusal(Failure):
+    """The server does not accept this request, and will not accept it a second time."""
+
+    temporary: bool = False
+
+
 class Message(BaseModel):
     """What was said."""
 
@@ -111,7 +118,7 @@ def _read_failure(answer: HttpAnswer, server: ChatServer, *, key: str, now: date
         what = f"answered HTTP {answer.status} {said}".rstrip(" .")
         raise BadConfiguration(Fault(where=server.place, what=what, remedy=remedy))
     if status not in _TEMPORARY and status < 500:
-        return Failure(reason=f"{REFUSED}: HTTP {status} {said}".rstrip(), temporary=False)
+        return Refusal(reason=f"{REFUSED}: HTTP {status} {said}".rstrip())
     return Failure(
         reason=f"{UNAVAILABLE}: HTTP {status}",
         wait=read_retry_after(answer.retry_after, now),

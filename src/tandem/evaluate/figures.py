@@ -31,7 +31,7 @@ def summarise(lines: Sequence[ScoreLine], header: Header) -> Result:
         original=original_view(lines, header),
         unscored=_reasons(lines),
         judge_served_by=_served_by(lines),
-        warnings=tuple(_warnings(lines)),
+        warnings=(*_warnings(lines), *_warnings_of_texts(header)),
     )
 
 
@@ -96,6 +96,14 @@ def _served_by(lines: Sequence[ScoreLine]) -> tuple[ServedBy, ...]:
     served = Counter((one.served_model, one.fingerprint) for one in verdicts if one.reply is not None)
     ordered = sorted(served.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
     return tuple(ServedBy(model=model, fingerprint=mark, replies=count) for (model, mark), count in ordered)
+
+
+def _warnings_of_texts(header: Header) -> list[str]:
+    sources = header.texts_served_by
+    if len(sources) < 2:
+        return []
+    named = [f"{one.model or 'one without a name'} ({one.fingerprint or 'no fingerprint'})" for one in sources[:5]]
+    return [f"The texts came from {len(sources)} models or configurations: {', '.join(named)}."]
 
 
 def _warnings(lines: Sequence[ScoreLine]) -> list[str]:

@@ -11,14 +11,13 @@ from tandem.model.card import CardBase
 from tandem.spec import EvalSpec, TilesSpec
 
 
-class GenerateJob(BaseModel):
-    """One shard of one evaluation's generation."""
+class ShardJob(BaseModel):
+    """One shard of one evaluation's generation, whoever generates."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     eval: EvalSpec
     """As the Run file says it (camelCase keys)."""
-    model_folder: Path
     adapter_folder: Path | None = None
     """None: the base model answers."""
     data: Path
@@ -32,11 +31,9 @@ class GenerateJob(BaseModel):
     work: Path
     """This attempt's own folder; results go to its output/."""
     base: CardBase
-    """Which model lies in model_folder."""
+    """Which model it is."""
     seed: int
     """The Run's seed. Greedy generation draws nothing; it is recorded with the result."""
-    tiles: TilesSpec | None = None
-    """The training's in this Run. Used where neither the evaluation nor an adapter says how to cut images."""
     answer_template: str | None = None
     """The training's in this Run. Used where neither the evaluation nor an adapter names one."""
 
@@ -45,3 +42,12 @@ class GenerateJob(BaseModel):
         if self.shard >= self.eval.shards:
             raise ValueError(f"there is no shard {self.shard} of {self.eval.shards}")
         return self
+
+
+class GenerateJob(ShardJob):
+    """A shard that a model in this process generates."""
+
+    model_folder: Path
+    """Where `base` lies."""
+    tiles: TilesSpec | None = None
+    """The training's in this Run. Used where neither the evaluation nor an adapter says how to cut images."""

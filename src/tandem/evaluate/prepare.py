@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tandem.errors import BadData, Fault
 from tandem.evaluate.records import EvalSample, FaultList
@@ -16,6 +16,11 @@ from tandem.spec import TileRule
 
 if TYPE_CHECKING:
     from PIL import Image
+
+MeasuredImage = tuple[Path, tuple[int, int]]
+"""A file, and its width and height in pixels."""
+
+PreparedT = TypeVar("PreparedT")
 
 BUDGET_RULES: Mapping[TileRule, BudgetRule] = {TileRule.PER_SAMPLE: "per_sample", TileRule.PER_IMAGE: "per_image"}
 
@@ -61,8 +66,27 @@ def prepare_samples(
     Raises BadData with all faults of all samples at once: images missing or broken, placeholders that do not fit,
     prompts too long for the model. Raises Unavailable if the file system fails.
     """
+
+    def prepare(sample: EvalSample, place: str, measured: Sequence[MeasuredImage]) -> PreparedSample:
+        return _prepare(sample, place, measured, tokenizer=tokenizer, settings=settings)
+
+    return prepare_each(samples, prepare, data=data, images=images)
+
+
+def prepare_each(
+    samples: Sequence[EvalSample],
+    prepare: Callable[[EvalSample, str, Sequence[MeasuredImage]], PreparedT],
+    *,
+    data: Path,
+    images: Path,
+) -> list[PreparedT]:
+    """Look at every image and prepare every sample, each with its place in `data` and its images as they were found.
+
+    Raises BadData with all faults of all samples at once, images' and whatever `prepare` raises; Unavailable if the
+    file system fails.
+    """
     sizes, broken = _measure_images({images / name for sample in samples for name in sample.images})
-    prepared: list[PreparedSample] = []
+    prepared: list[PreparedT] = []
     faults = FaultList()
     for sample in samples:
         place = f"{data}: sample {sample.sample_id!r}"
@@ -73,7 +97,7 @@ def prepare_samples(
             continue
         measured = [(path, sizes[path]) for path in paths]
         try:
-            prepared.append(_prepare(sample, place, measured, tokenizer=tokenizer, settings=settings))
+            prepared.append(prepare(sample, place, measured))
         except BadData as error:
             faults.extend(error.faults)
     faults.raise_any(where=str(data))
@@ -125,7 +149,7 @@ def _measure_images(paths: set[Path]) -> tuple[dict[Path, tuple[int, int]], dict
 def _prepare(
     sample: EvalSample,
     place: str,
-    images: Sequence[tuple[Path, tuple[int, int]]],
+    images: Sequence[MeasuredImage],
     *,
     tokenizer: Tokenizer,
     settings: PromptSettings,

@@ -15,7 +15,10 @@ from tandem.evaluate.bertscore import BertScoreIdentity
 from tandem.evaluate.extract import DEFAULT_MARKER
 from tandem.evaluate.judge import JudgeIdentity
 from tandem.evaluate.records import Record
+from tandem.evaluate.served import TextSource
 from tandem.evaluate.statistics import Metric, StatisticsSettings
+
+Preprocessing = Literal["in-process", "server"]
 
 
 class Header(Record):
@@ -37,6 +40,10 @@ class Header(Record):
     """What BERTScore was made with; null where none was asked for."""
     statistics: StatisticsSettings = StatisticsSettings()
     """How intervals were resampled."""
+    preprocessing: Preprocessing = "in-process"
+    """Who cut the images and wrote the prompts; figures of both kinds are compared only on demand."""
+    texts_served_by: tuple[TextSource, ...] = ()
+    """Who generated in the endpoint's name, most texts first; empty where no server was asked."""
     generation_deviations: tuple[str, ...] = ()
     """Where the texts were made otherwise than by the original script, as generate says."""
 

@@ -11,7 +11,8 @@ from tandem.evaluate.figures import summarise
 from tandem.evaluate.judge import Item, Judge, JudgeIdentity, judge_all
 from tandem.evaluate.original import extract_as_original
 from tandem.evaluate.records import OriginalView, Prediction, ScoreLine, Similarity, Verdict
-from tandem.evaluate.result import Header, Result
+from tandem.evaluate.result import Header, Preprocessing, Result
+from tandem.evaluate.served import list_sources
 from tandem.evaluate.statistics import StatisticsSettings
 
 
@@ -29,6 +30,8 @@ class Scoring:
     max_failures: float | None = None
     """Answers that may stay without a verdict: below 1 a share, else a count; None: any number but all."""
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    preprocessing: Preprocessing = "in-process"
+    """Who cut the images and wrote the prompts."""
     generation_deviations: tuple[str, ...] = ()
     """Where the texts were made otherwise than by the original script: tiles, token limit, template."""
 
@@ -79,6 +82,8 @@ def score_predictions(
         judge=scoring.judge,
         bertscore=scorer.identity if scorer else None,
         statistics=scoring.statistics,
+        preprocessing=scoring.preprocessing,
+        texts_served_by=list_sources(predictions) if scoring.preprocessing == "server" else (),
         generation_deviations=scoring.generation_deviations,
     )
     return lines, summarise(lines, header)
@@ -124,7 +129,7 @@ def _line(
         judged, compared = found(text)
         original = OriginalView(reasoning=reasoning, answer=text, verdict=judged, bertscore=compared)
     return ScoreLine(
-        **asked.model_dump(exclude={"text", "batch_halvings"}),
+        **asked.model_dump(exclude={"text", "batch_halvings", "served_model", "fingerprint"}),
         markers=ours.markers,
         status=ours.status,
         reasoning=ours.reasoning,

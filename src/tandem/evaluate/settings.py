@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tandem.errors import BadConfiguration, Fault
-from tandem.evaluate.job import GenerateJob
+from tandem.evaluate.job import GenerateJob, ShardJob
 from tandem.evaluate.prepare import BUDGET_RULES, PromptSettings
 from tandem.model.card import AdapterCard, choose_template
 from tandem.model.info import ModelInfo
@@ -38,24 +38,15 @@ def resolve_settings(job: GenerateJob, info: ModelInfo, card: AdapterCard | None
     tokens than the model has positions. Raises BadData for a template that is not known.
     """
     tiles, tiles_from = _choose_tiles(job, card)
-    template, template_from = _choose_answer_template(job, card)
+    template, template_from = choose_answer_template(job, card)
     room = info.text_positions - job.eval.max_new_tokens
-    faults = []
+    faults = adapter_faults(job, card)
     if tiles is None:
         faults.append(
             Fault(
                 where=f"evaluation {job.eval.name!r}: tiles",
                 what="nothing says how images are cut: there is no adapter and no training in this Run",
                 remedy="Add tiles to the evaluation, for example `tiles: {max: 6}`.",
-            )
-        )
-    if card is not None and card.base.digest != job.base.digest:
-        faults.append(
-            Fault(
-                where=str(job.adapter_folder),
-                what=f"the adapter was trained on {card.base.source} ({card.base.digest}), "
-                f"and the base model is {job.base.source} ({job.base.digest})",
-                remedy="Evaluate the adapter on the model that it was trained on.",
             )
         )
     if room < 1:
@@ -84,6 +75,20 @@ def resolve_settings(job: GenerateJob, info: ModelInfo, card: AdapterCard | None
     )
 
 
+def adapter_faults(job: ShardJob, card: AdapterCard | None) -> list[Fault]:
+    """What is wrong with the adapter: it belongs to another base model."""
+    if card is None or card.base.digest == job.base.digest:
+        return []
+    return [
+        Fault(
+            where=str(job.adapter_folder),
+            what=f"the adapter was trained on {card.base.source} ({card.base.digest}), "
+            f"and the base model is {job.base.source} ({job.base.digest})",
+            remedy="Evaluate the adapter on the model that it was trained on.",
+        )
+    ]
+
+
 def _choose_tiles(job: GenerateJob, card: AdapterCard | None) -> tuple[TilesSpec | None, Origin]:
     if job.eval.tiles is not None:
         return job.eval.tiles, "evaluation"
@@ -92,7 +97,8 @@ def _choose_tiles(job: GenerateJob, card: AdapterCard | None) -> tuple[TilesSpec
     return job.tiles, "training"
 
 
-def _choose_answer_template(job: GenerateJob, card: AdapterCard | None) -> tuple[str, Origin]:
+def choose_answer_template(job: ShardJob, card: AdapterCard | None) -> tuple[str, Origin]:
+    """What stands before the answer, and who says so."""
     if job.eval.answer_template is not None:
         return job.eval.answer_template, "evaluation"
     if card is not None:

@@ -39,9 +39,7 @@ def describe_environment(*, driver_file: Path = NVIDIA_DRIVER) -> dict[str, Any]
     import torch
 
     return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        **describe_installation(),
         "torch": {
             "version": str(torch.__version__),
             "cuda": torch.version.cuda,
@@ -50,6 +48,15 @@ def describe_environment(*, driver_file: Path = NVIDIA_DRIVER) -> dict[str, Any]
         },
         "devices": [_describe_gpu(index) for index in range(torch.cuda.device_count())],
         "driver": _driver(driver_file),
+    }
+
+
+def describe_installation() -> dict[str, Any]:
+    """Versions of this process's software, without a look at devices: for work that no device here does."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
     }
 
 

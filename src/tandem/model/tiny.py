@@ -111,6 +111,8 @@ def make_tiny_model(
     )
     model.save_pretrained(folder)
     _write_json(folder / "preprocessor_config.json", _describe_images(tile_size))
+    processor = {"processor_class": "InternVLProcessor", "image_seq_length": config.image_seq_length}
+    _write_json(folder / "processor_config.json", processor)
 
 
 def _check_sizes(*, text_size: int, vision_size: int, tile_size: int, vocabulary: int) -> None:

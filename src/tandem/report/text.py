@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tandem.errors import BadData, Fault
+from tandem.report.preprocessing import OPTION, describe_preprocessing, group_comparable, preprocessing_of
 
 _FIGURES = (
     ("marker rate", ("metrics", "marker_rate")),
@@ -24,15 +25,23 @@ _FIGURES = (
 _COUNTS = ("total", "answered", "no_marker", "several_markers", "empty", "truncated", "unscored")
 
 
-def draw_run(described: dict[str, Any]) -> str:
-    """Stages and how their attempts ended, then every result, both views side by side."""
+def draw_run(described: dict[str, Any], *, across_preprocessing: bool = False) -> str:
+    """Stages and how their attempts ended, then every result, both views side by side.
+
+    Results whose images and prompts were prepared otherwise stand in a table of their own, unless asked for.
+    """
     parts = [
         f"Run {described['run']} (submitted {described['submittedAt']})",
         draw_table(("stage", "attempts", "state"), [_draw_stage(stage) for stage in described["stages"]]),
     ]
     scored = [entry for entry in described["results"] if entry["result"] is not None]
-    if scored:
-        parts.append(draw_results(scored))
+    groups = group_comparable([entry["result"] for entry in scored], across=across_preprocessing)
+    for group in groups if scored else []:
+        if len(groups) > 1:
+            parts.append(f"{describe_preprocessing(preprocessing_of(scored[group[0]]['result']))}:")
+        parts.append(draw_results([scored[index] for index in group]))
+    if len(groups) > 1:
+        parts.append(f"The tables are not to be compared; {OPTION} puts all in one.")
     parts.append(f"Everything lies in {described['location']}")
     return "\n\n".join(parts)
 
@@ -49,8 +58,10 @@ def draw_results(scored: list[dict[str, Any]]) -> str:
         except (AttributeError, KeyError, TypeError, ValueError):
             where, what = f"{entry['location']}result.json", "is not a result that this version can draw"
             raise BadData(Fault(where=where, what=what, remedy="See it with `-o json`.")) from None
+    ways = [preprocessing_of(entry["result"]) for entry in scored]
+    marks = [("preprocessing", *ways)] if len(set(ways)) > 1 else []
     names = [*(name for name, _ in _FIGURES), *(f"samples, {name}" for name in _COUNTS)]
-    return draw_table(("", *titles), list(zip(names, *columns, strict=True))) + "\n\n" + "\n".join(notes)
+    return draw_table(("", *titles), [*marks, *zip(names, *columns, strict=True)]) + "\n\n" + "\n".join(notes)
 
 
 def _draw_column(result: dict[str, Any]) -> list[str]:
@@ -62,7 +73,7 @@ def _draw_column(result: dict[str, Any]) -> list[str]:
 
 def _draw_notes(title: str, result: dict[str, Any]) -> list[str]:
     encoder = result["bertscore"]
-    notes = [f"{title}: {result['judge']['line']}"]
+    notes = [f"{title}: {result['judge']['line']}", *(f"{title}: {line}" for line in _describe_sources(result))]
     if encoder is not None:
         notes.append(f"{title}: BERTScore by {encoder['model']}, layer {encoder['layer']}")
     notes += [f"{title}: {reason}: {count} unscored" for reason, count in result["unscored"].items()]
@@ -91,6 +102,14 @@ def draw_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def _describe_sources(result: dict[str, Any]) -> list[str]:
+    return [
+        f"{source['texts']} texts by {source['model'] or 'a server that gives no name'}"
+        + ("" if source["fingerprint"] is None else f" ({source['fingerprint']})")
+        for source in result.get("texts_served_by", ())
+    ]
 
 
 def _draw_stage(stage: dict[str, Any]) -> tuple[str, str, str]:

@@ -1,6 +1,15 @@
 """The Run file: one definition behind validation, the JSON schema, the reference page and the custom resource."""
 
-from tandem.spec.evals import BertScoreSpec, Engine, EvalSpec, JudgeKind, JudgeProtocol, JudgeSpec, Subject
+from tandem.spec.evals import (
+    BertScoreSpec,
+    EndpointSpec,
+    Engine,
+    EvalSpec,
+    JudgeKind,
+    JudgeProtocol,
+    JudgeSpec,
+    Subject,
+)
 from tandem.spec.identity import canonical_json, run_id, sha256_hex, spec_digest
 from tandem.spec.load import Submission, load_run, parse_run
 from tandem.spec.model import ModelSpec, Precision, TileRule, TilesSpec
@@ -25,6 +34,7 @@ __all__ = [
     "BertScoreSpec",
     "CheckpointSpec",
     "Desired",
+    "EndpointSpec",
     "Engine",
     "EvalSpec",
     "JudgeKind",

@@ -117,6 +117,40 @@ class BertScoreSpec(Section):
     """Pairs encoded at once."""
 
 
+class EndpointSpec(Section):
+    """A server that generates the texts over an OpenAI-compatible API, such as vLLM or transformers serve.
+
+    It cuts images and writes prompts in its own way: its figures stand beside in-process ones only when that is asked
+    for.
+    """
+
+    base_url: str = Field(pattern=r"^https?://")
+    """The API's address, for example http://vllm:8000/v1."""
+    model: str = Field(min_length=1)
+    """The model's name there. That it is what `of` says is this Run's claim: a server does not show its weights. The
+    name and fingerprint that it answers with are recorded."""
+    key_env: str = Field(default="TANDEM_ENDPOINT_API_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
+    """Name of the environment variable that holds the key. The key itself stands in no file."""
+    system_message: str | None = Field(default=None, min_length=1)
+    """Sent as the first message. None: none is sent, and the server's chat template decides; what `tandem convert` and
+    `tandem merge` write holds the system message that the model was trained with."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature. 0: the likeliest token each time, as in process."""
+    seed: int | None = 0
+    """Seed sent to the server. None: none is sent."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Calls under way at once, in each shard. Halved while the server says that there are too many (HTTP 429), then
+    raised again."""
+    timeout_seconds: float = Field(default=600, gt=0)
+    """Longest wait for one text, from the call to the reply's last byte; much longer than a judge's, for the server may
+    queue what it cannot batch at once."""
+    max_retries: int = Field(default=5, ge=0)
+    """Further tries of one call after a failure that may pass; to be told that there are too many calls (HTTP 429)
+    is none. The server's Retry-After is waited for."""
+    deadline_seconds: float = Field(default=3600, gt=0)
+    """Longest time for one sample, from its first call on, with all tries and waits."""
+
+
 class EvalSpec(Section):
     """One evaluation: generate a text for each sample, then score the texts."""
 
@@ -128,9 +162,10 @@ class EvalSpec(Section):
     """Folder that img_name is relative to. None: the evaluation file's own."""
     of: Subject = Subject.ADAPTER
     """base, adapter, or a checkpoint: checkpoint-last, checkpoint-best (by validation loss only),
-    checkpoint-every (one evaluation for each that was saved)."""
+    checkpoint-every (one evaluation for each that was saved). With an endpoint: what you know it to serve."""
     tiles: TilesSpec | None = None
-    """None: as the adapter was trained. A bare base model without training in this Run must state them."""
+    """None: as the adapter was trained. A bare base model without training in this Run must state them. An endpoint
+    cuts images itself."""
     max_new_tokens: int = Field(default=2048, ge=1)
     """Longest text. The original's 1024 cuts long reasoning off before the answer."""
     batch_tokens: int = Field(default=32_768, ge=1)
@@ -143,6 +178,8 @@ class EvalSpec(Section):
     """packed reads prompts in packed rows and keeps keys and values in pages; plain pads batches and runs
     transformers' own code; auto takes packed on a GPU for models that it knows, else plain. In float32 they say the
     same; in bfloat16 either rounds in its own way."""
+    endpoint: EndpointSpec | None = None
+    """A server that generates the texts. None: the model is loaded in this process."""
     answer_template: str | None = Field(default=None, pattern=r"\S.*\{answer\}")
     """What stands before {answer} is the marker that ends the reasoning. None: as the adapter was trained, or the
     usual `### The final answer is: {answer}`."""
@@ -154,3 +191,38 @@ class EvalSpec(Section):
     """None: no BERTScore."""
     deadline_minutes: float | None = Field(default=None, gt=0)
     """Longest running time of each stage over all attempts. None: no limit."""
+
+    @model_validator(mode="after")
+    def _check_endpoint(self) -> Self:
+        if self.endpoint is not None:
+            refuse(self, [*_list_unused(self), *_check_served(self)])
+        return self
+
+
+_IN_PROCESS = ("tiles", "batch_tokens", "precision", "engine")
+"""What only a model in this process can be told."""
+
+
+def _list_unused(evaluation: EvalSpec) -> list[BrokenRule]:
+    fields = EvalSpec.model_fields
+    return [
+        BrokenRule(
+            place=(str(fields[name].alias),),
+            what="is the server's own affair with an endpoint",
+            remedy="Leave it out, and start the server as you want it.",
+        )
+        for name in _IN_PROCESS
+        if getattr(evaluation, name) != fields[name].default
+    ]
+
+
+def _check_served(evaluation: EvalSpec) -> list[BrokenRule]:
+    if evaluation.of in {Subject.BASE, Subject.ADAPTER}:
+        return []
+    return [
+        BrokenRule(
+            place=("of",),
+            what=f"{evaluation.of.value} is chosen by this Run, and an endpoint serves what it was started with",
+            remedy="Merge the checkpoint (tandem merge), serve the result, and evaluate it in a Run of its own.",
+        )
+    ]

@@ -131,7 +131,7 @@ def _check_subject(evaluation: EvalSpec, index: int, spec: RunSpec) -> list[Brok
     place = ("evals", index)
     subject = evaluation.of
     if subject is Subject.BASE:
-        if evaluation.tiles is None and spec.train is None:
+        if evaluation.tiles is None and spec.train is None and evaluation.endpoint is None:
             return [
                 BrokenRule(
                     place=(*place, "tiles"),
@@ -140,12 +140,22 @@ def _check_subject(evaluation: EvalSpec, index: int, spec: RunSpec) -> list[Brok
                 )
             ]
         return []
+    if spec.train is not None and evaluation.endpoint is not None:
+        return [
+            BrokenRule(
+                place=(*place, "of"),
+                what="is what this Run trains, and no endpoint can serve that before it is trained",
+                remedy="Train first; then merge (tandem merge), serve the result, and evaluate it in a Run of its own.",
+            )
+        ]
     if spec.train is None and (subject is not Subject.ADAPTER or spec.model.adapter is None):
         return [
             BrokenRule(
                 place=(*place, "of"),
                 what=f"{subject.value} is asked for, and nothing is trained",
-                remedy="Give train, or of: base" + (", or model.adapter." if subject is Subject.ADAPTER else "."),
+                remedy="Give of: base, or the served adapter as model.adapter."
+                if evaluation.endpoint is not None
+                else "Give train, or of: base" + (", or model.adapter." if subject is Subject.ADAPTER else "."),
             )
         ]
     if subject is Subject.CHECKPOINT_BEST and spec.train is not None and spec.train.validation is None:

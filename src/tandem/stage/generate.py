@@ -1,12 +1,14 @@
-"""The generate stage: one shard of one evaluation, by the base model, the adapter or a checkpoint."""
+"""The generate stage: one shard of one evaluation, by the base model, the adapter, a checkpoint, or a server."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tandem.evaluate.job import GenerateJob
+from tandem.evaluate.job import GenerateJob, ShardJob
 from tandem.evaluate.parts import Progress
+from tandem.evaluate.run_endpoint import run_endpoint
 from tandem.evaluate.run_generate import run_generate
 from tandem.evaluate.shelf import ShelfPlace
 from tandem.inputs.resolve import require
@@ -25,9 +27,8 @@ def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     evaluation, checkpoint = find_evaluation(context.spec, name)
     train = context.spec.train
     data = context.use_input(f"spec.evals[{evaluation.name}].data")
-    job = GenerateJob(
+    job = ShardJob(
         eval=evaluation,
-        model_folder=context.use_input("spec.model.source"),
         adapter_folder=_fetch_adapter(context, evaluation, checkpoint),
         data=data,
         images=_find_images(context, evaluation, data),
@@ -36,7 +37,6 @@ def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
         work=context.work,
         base=context.base,
         seed=context.spec.seed,
-        tiles=None if train is None else train.tiles,
         answer_template=None if train is None else train.answer_template,
     )
 
@@ -48,7 +48,12 @@ def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
         executions=context.facts.place.executions(context.facts.stage),
         execution=context.execution,
     )
-    run_generate(job, shelf=shelf, report=report, say=say)
+    if evaluation.endpoint is not None:
+        run_endpoint(job, environment=os.environ, shelf=shelf, report=report, say=say)
+        return DONE
+    model = context.use_input("spec.model.source")
+    loaded = GenerateJob(**dict(job), model_folder=model, tiles=None if train is None else train.tiles)
+    run_generate(loaded, shelf=shelf, report=report, say=say)
     return DONE
 
 

@@ -54,6 +54,7 @@ def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
             concurrency=judge.concurrency,
             max_failures=judge.max_failures,
             statistics=StatisticsSettings(seed=settings["seed"]),
+            preprocessing=generation["preprocessing"],
             generation_deviations=describe_deviations(generation),
         ),
         judge=open_judge(judge, environment=os.environ, cache=JudgeCache(context.store)),
@@ -138,7 +139,9 @@ def describe_deviations(generation: dict[str, Any]) -> tuple[str, ...]:
     """Where texts were generated otherwise than by the original evaluation script, one sentence each."""
     found: list[str] = []
     tiles = generation["tiles"]
-    if {key: tiles[key] for key in ORIGINAL_TILES} != ORIGINAL_TILES:
+    if tiles is None:
+        found.append("Images: cut by the server that generated the texts; the original cuts each into up to 12.")
+    elif {key: tiles[key] for key in ORIGINAL_TILES} != ORIGINAL_TILES:
         found.append(f"Tiles: at most {tiles['max']} {tiles['rule']}; the original cuts each image into up to 12.")
     if generation["max_new_tokens"] != ORIGINAL_NEW_TOKENS:
         found.append(f"At most {generation['max_new_tokens']} new tokens; the original stops at 1024.")
