@@ -9,8 +9,9 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tandem
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 BIN := .venv/bin
 STORE ?= demo/store
+SERVE = $(CACHE)/serve-$(shell sha256sum locks/serve.txt | cut -c1-12)
 
-.PHONY: help demo test lint bench locks images clean
+.PHONY: help demo test lint bench locks images serve clean
 
 help:  ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -22,6 +23,7 @@ demo: .venv/demo.stamp  ## Train and evaluate a tiny InternVL on real images, on
 
 test: .venv/dev.stamp lint  ## Run every test, as CI does
 	k8s/local/build-tool --all > /dev/null
+	$(MAKE) -s serve > /dev/null
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/dev.stamp  ## Check style, types and import contracts
@@ -38,14 +40,26 @@ bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/ben
 	done
 
 locks: $(UV)  ## Resolve the locked dependencies anew
-	compile() { $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	compile() { $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header "$$@"; }
-	compile --extra dev -o locks/dev.txt
-	compile -c locks/dev.txt -o locks/base.txt
-	for extra in model train eval demo; do compile --extra $$extra -c locks/dev.txt -o locks/$$extra.txt; done
+	ours() { compile pyproject.toml "$$@"; }
+	ours --extra dev -o locks/dev.txt
+	ours -c locks/dev.txt -o locks/base.txt
+	for extra in model train eval demo; do ours --extra $$extra -c locks/dev.txt -o locks/$$extra.txt; done
+	compile --group serve -c locks/dev.txt -o locks/serve.txt
 
 images:  ## Build the images (docker, podman or buildah; images/README.md)
 	images/build
+
+serve: | $(UV)  ## Install transformers serve into an environment of its own (a real server for tests), and say where
+	exec 9> $(SERVE).lock
+	flock 9
+	if [ ! -e $(SERVE)/complete ]; then
+		$(UV) venv -q --clear --python '>=3.11' $(SERVE)
+		$(UV) pip sync -q --python $(SERVE)/bin/python --require-hashes locks/serve.txt
+		touch $(SERVE)/complete
+	fi
+	echo $(SERVE)
 
 clean:  ## Remove what the other targets made here
 	rm -rf .venv demo tandem-store dist

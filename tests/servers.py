@@ -89,6 +89,33 @@ def versitygw_running(folder: Path) -> Iterator[S3Server]:
 
 
 @contextmanager
+def transformers_serving(folder: Path, model: str) -> Iterator[str]:
+    """`transformers serve MODEL`, a real server of models, in an environment of its own; yields its base URL.
+
+    It works in folder, where the model lies under this name.
+    """
+    built = subprocess.run(["make", "-s", "serve"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    programs = Path(built.stdout.strip()) / "bin"
+    (folder / "hub").mkdir()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
+    port = free_port()
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            [programs / "transformers", "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            _wait_until_listening(port, process, seconds=300.0)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(timeout=STARTUP_SECONDS)
+
+
+@contextmanager
 def moto_running() -> Iterator[S3Server]:
     """The fake S3 server. It looks and writes in two steps, so it gets one request at a time."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -244,9 +271,9 @@ def _serving(server: Any) -> Iterator[None]:
         server.server_close()
 
 
-def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_listening(port: int, process: subprocess.Popen[bytes], *, seconds: float = STARTUP_SECONDS) -> None:
     pause = threading.Event()
-    for _ in range(int(STARTUP_SECONDS / 0.02)):
+    for _ in range(int(seconds / 0.02)):
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
         try:
