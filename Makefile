@@ -11,10 +11,10 @@ BIN := .venv/bin
 STORE ?= demo/store
 SERVE = $(CACHE)/serve-$(shell sha256sum locks/serve.txt | cut -c1-12)
 
-.PHONY: help demo test lint bench locks images serve clean
+.PHONY: help demo test lint bench cluster-up cluster-down images serve locks clean
 
 help:  ## Show what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 demo: .venv/demo.stamp  ## Train and evaluate a tiny InternVL on real images, on this machine
 	$(BIN)/tandem demo prepare demo
@@ -38,6 +38,12 @@ bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/ben
 		echo "$$name"
 		OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name
 	done
+
+cluster-up: .venv/dev.stamp  ## Bring up a real Kubernetes on this machine (as root; built once, in 12 minutes)
+	$(BIN)/python -m k8s.local up
+
+cluster-down: .venv/dev.stamp  ## Take it down without a trace
+	$(BIN)/python -m k8s.local down
 
 locks: $(UV)  ## Resolve the locked dependencies anew
 	compile() { $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \

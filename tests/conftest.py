@@ -1,4 +1,4 @@
-"""What tests of several rooms share: S3 servers and an API server, one of each for a session."""
+"""What tests of several rooms share: S3 servers and an API server, one of each for a session, and a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.cluster import ApiServer, api_server_running
+from tests.cluster import ApiServer, Cluster, api_server_running, cluster_to_use
 from tests.servers import S3Server, moto_running, versitygw_running
 
 settings.register_profile("tandem", deadline=None)
@@ -33,3 +33,10 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """A real Kubernetes API server without nodes, built on first use; make a namespace of your own in it."""
     with api_server_running(tmp_path_factory.mktemp("api-server")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A whole Kubernetes cluster. A machine has one at a time, so the next file that asks for it waits for this one."""
+    with cluster_to_use() as found:
+        yield found

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import ssl
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from k8s.local import credentials, tools
+from k8s.local.kubectl import kubectl
 from k8s.local.processes import Program, Programs
 
 TOOLS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
@@ -40,7 +40,6 @@ class ControlPlane:
 
     folder: Path
     server: str
-    kubectl: str
     tokens: dict[str, str]
 
     @property
@@ -60,14 +59,8 @@ class ControlPlane:
         return file
 
     def run_kubectl(self, *arguments: str, given: str | None = None) -> str:
-        """What kubectl prints as the administrator; a failure is a CalledProcessError that carries stderr."""
-        return subprocess.run(
-            [self.kubectl, "--kubeconfig", str(self.kubeconfig), *arguments],
-            input=given,
-            text=True,
-            check=True,
-            capture_output=True,
-        ).stdout
+        """What kubectl prints as the administrator. Raises KubectlFailed."""
+        return kubectl(self.kubeconfig, *arguments, given=given)
 
 
 def start(programs: Programs, addresses: Addresses, *, kubelet_client: bool = False) -> ControlPlane:
@@ -85,7 +78,7 @@ def start(programs: Programs, addresses: Addresses, *, kubelet_client: bool = Fa
         name="etcd",
         command=_etcd(binaries["etcd"], folder, addresses),
         environment=environment,
-        ready=lambda: _answers(f"{etcd_url}/health"),
+        ready=lambda: answers(f"{etcd_url}/health"),
     )
     programs.start(etcd)
     tokens = credentials.write_tokens(keys / "tokens.csv", node=NODE)
@@ -96,14 +89,13 @@ def start(programs: Programs, addresses: Addresses, *, kubelet_client: bool = Fa
     plane = ControlPlane(
         folder=folder,
         server=f"https://{addresses.host}:{addresses.apiserver}",
-        kubectl=binaries["kubectl"],
         tokens=tokens,
     )
     apiserver = Program(
         name="kube-apiserver",
         command=_apiserver(binaries["kube-apiserver"], folder, addresses, etcd_url, kubelet_client=kubelet_client),
         environment=environment,
-        ready=lambda: plane.ca.exists() and _answers(f"{plane.server}/readyz", ca=plane.ca, token=tokens["admin"]),
+        ready=lambda: plane.ca.exists() and answers(f"{plane.server}/readyz", ca=plane.ca, token=tokens["admin"]),
     )
     programs.start(apiserver)
     programs.wait_until_ready([apiserver])
@@ -115,7 +107,7 @@ def start(programs: Programs, addresses: Addresses, *, kubelet_client: bool = Fa
         name="kube-controller-manager",
         command=_controller_manager(binaries["kube-controller-manager"], folder, addresses, plane),
         environment=environment,
-        ready=lambda: _answers(account, ca=plane.ca, token=tokens["admin"]),
+        ready=lambda: answers(account, ca=plane.ca, token=tokens["admin"]),
     )
     programs.start(manager)
     programs.wait_until_ready([manager])
@@ -217,7 +209,8 @@ def _controller_manager(binary: str, folder: Path, addresses: Addresses, plane: 
     )
 
 
-def _answers(url: str, *, ca: Path | None = None, token: str = "") -> bool:
+def answers(url: str, *, ca: Path | None = None, token: str = "") -> bool:
+    """Whether a GET is answered with 200, without any proxy."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     context = ssl.create_default_context(cafile=str(ca)) if ca else None
     opener = urllib.request.build_opener(

@@ -51,7 +51,7 @@ class Programs:
                 start_new_session=True,
                 cwd=self.folder,
             )
-        self._pid(program.name).write_text(f"{process.pid} {_started_at(process.pid)}\n")
+        self._pid(program.name).write_text(f"{process.pid} {started_at(process.pid)}\n")
 
     def wait_until_ready(self, programs: Iterable[Program], seconds: float = 60.0) -> None:
         """Return when all of them answer; a program that ended, or time that ran out, is a Fault."""
@@ -85,11 +85,11 @@ class Programs:
 
     def _find(self, name: str) -> int | None:
         try:
-            pid, started_at = self._pid(name).read_text().split()
+            pid, since = self._pid(name).read_text().split()
         except (FileNotFoundError, ValueError):
             return None
         _reap(int(pid))
-        return int(pid) if _started_at(int(pid)) == started_at else None
+        return int(pid) if started_at(int(pid)) == since else None
 
     def _log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
@@ -102,8 +102,8 @@ class Programs:
         return f"Its log, {self._log(name)}, ends with: {lines[-1]}"
 
 
-def _started_at(pid: int) -> str:
-    """Tells a process from a later one of the same number; empty for one that does not run."""
+def started_at(pid: int) -> str:
+    """When it was started: tells a process from a later one of the same number; empty for one that does not run."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

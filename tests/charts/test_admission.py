@@ -161,7 +161,10 @@ def test_the_component_gives_the_setting_to_the_operator(namespace: Namespace, t
     (operator,) = (found for found in built if found["kind"] == "Deployment")
     pod = operator["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["args"] == ["--pytorch-init-container-template-file=/etc/config/initContainer.yaml"]
+    assert container["args"] == [
+        "--pytorch-init-container-template-file=/etc/config/initContainer.yaml",
+        "--pytorch-init-container-max-tries=1800",
+    ]
     assert {"name": "pytorch-init-container", "mountPath": "/etc/config", "readOnly": True} in container["volumeMounts"]
     (volume,) = (found for found in pod["volumes"] if found["name"] == "pytorch-init-container")
     (config,) = (found for found in built if found["metadata"]["name"] == volume["configMap"]["name"])
