@@ -28,7 +28,7 @@ def upload_tree(store: Store, folder: Path, prefix: str, *, parallel: int = 8) -
         return committed
 
     def upload(path: str) -> FileDigest:
-        return _put_same(store, join(prefix, path), folder / path)
+        return put_same_file(store, join(prefix, path), folder / path)
 
     manifest = dict(zip(paths, in_parallel(upload, paths, parallel), strict=True))
     try:
@@ -89,6 +89,26 @@ def verify_tree(store: Store, prefix: str, *, parallel: int = 8) -> Manifest:
     return manifest
 
 
+def put_same_file(store: Store, key: str, path: Path) -> FileDigest:
+    """Store a file; raises AlreadyThere only if the key is taken by other content."""
+    try:
+        return store.put_file_if_absent(key, path)
+    except AlreadyThere:
+        digest = digest_file(path)
+        if store.digest(key) != digest:
+            raise
+        return digest
+
+
+def put_same(store: Store, key: str, body: bytes) -> None:
+    """Store an object; raises AlreadyThere only if the key is taken by other content."""
+    try:
+        store.put_if_absent(key, body)
+    except AlreadyThere:
+        if store.get(key) != body:
+            raise
+
+
 def _each_file(
     manifest: Manifest, do: Callable[[str, FileDigest], None], *, store: Store, prefix: str, parallel: int
 ) -> None:
@@ -107,17 +127,6 @@ def _each_file(
     faults = [fault for found in in_parallel(faults_of, manifest, parallel) for fault in found]
     if faults:
         raise Corrupt(faults)
-
-
-def _put_same(store: Store, key: str, path: Path) -> FileDigest:
-    """Store a file; where the key is taken, by the same content only."""
-    try:
-        return store.put_file_if_absent(key, path)
-    except AlreadyThere:
-        digest = digest_file(path)
-        if store.digest(key) != digest:
-            raise
-        return digest
 
 
 def _committed(store: Store, prefix: str) -> Manifest | None:
