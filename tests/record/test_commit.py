@@ -79,6 +79,20 @@ def test_training_pins_the_checkpoints_of_all_its_executions(store: Store, tmp_p
     assert read_file(store, commit.checkpoints[100], "weights") == b"second attempt"
 
 
+def test_a_leftover_s_checkpoints_do_not_replace_those_of_the_execution_that_counts(
+    store: Store, tmp_path: Path
+) -> None:
+    write_execution(store, tmp_path, "counts")
+    for execution in ("before", "counts", "leftover"):
+        write_checkpoint(store, tmp_path, execution, 50, execution)
+    write_checkpoint(store, tmp_path, "before", 25, "before")
+    commit = write_commit(store, PLACE, "train", "counts", AT)
+    assert {step: read_file(store, tree, "weights") for step, tree in commit.checkpoints.items()} == {
+        25: b"before",
+        50: b"counts",
+    }
+
+
 def test_a_manifest_that_changed_after_the_commit_is_refused(store: Store, tmp_path: Path) -> None:
     prefix = write_execution(store, tmp_path, "001-a")
     commit = write_commit(store, PLACE, "train", "001-a", AT)

@@ -45,7 +45,7 @@ class Commit(BaseModel):
     tree: Tree
     """Everything it wrote."""
     checkpoints: dict[int, Tree] = {}
-    """For training: step -> the checkpoint of that step, from whichever execution wrote it last."""
+    """For training: step -> the checkpoint of that step: of the execution that counts, or else of one before it."""
     committed_at: str
     """UTC, ISO 8601."""
 
@@ -60,7 +60,7 @@ def write_commit(store: Store, place: RunPlace, stage: str, execution: str, comm
         stage=stage,
         execution=execution,
         tree=_pin_tree(store, prefix),
-        checkpoints=_pin_checkpoints(store, place, stage) if stage == "train" else {},
+        checkpoints=_pin_checkpoints(store, place, stage, execution) if stage == "train" else {},
         committed_at=committed_at,
     )
     try:
@@ -161,14 +161,17 @@ def _pin_tree(store: Store, prefix: str) -> Tree:
     return Tree(prefix=prefix, manifest_sha256=digest_of(body).sha256)
 
 
-def _pin_checkpoints(store: Store, place: RunPlace, stage: str) -> dict[int, Tree]:
+def _pin_checkpoints(store: Store, place: RunPlace, stage: str, ours: str) -> dict[int, Tree]:
     prefix = place.executions(stage)
     found: dict[int, Tree] = {}
     for entry in store.list(prefix):
         match entry.key.removeprefix(prefix).split("/"):
-            case [execution, "checkpoints", folder, "manifest.json"] if step := _STEP.fullmatch(folder):
+            case [execution, "checkpoints", folder, "manifest.json"] if numbered := _STEP.fullmatch(folder):
                 where = f"{prefix}{execution}/checkpoints/{folder}/"
-                found[int(step[1])] = Tree(prefix=where, manifest_sha256=digest_of(store.get(entry.key)).sha256)
+                step = int(numbered[1])
+                if execution != ours and step in found and found[step].prefix.startswith(f"{prefix}{ours}/"):
+                    continue  # a writer that was given up may go on, and its execution may be the last by name
+                found[step] = Tree(prefix=where, manifest_sha256=digest_of(store.get(entry.key)).sha256)
             case _:
                 continue
     return dict(sorted(found.items()))
