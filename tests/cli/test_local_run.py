@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.desk import Desk
 from tests.e2e.small import write_small_run
+from tests.processes import command_of, is_running, list_descendants, wait_until
 
 
 def make_desk(folder: Path) -> Desk:
@@ -151,11 +152,11 @@ def test_an_interrupted_run_leaves_nothing_running_and_goes_on(tmp_path: Path) -
         if "tandem-store" in line:
             break
     _wait_for_child(process.pid)
-    children = _list_descendants(process.pid)
+    children = list_descendants(process.pid)
     process.send_signal(signal.SIGINT)
     process.stderr.read()
     assert process.wait(timeout=120) in (130, 0)
-    assert not [pid for pid in children if _is_running(pid)]
+    assert not [pid for pid in children if is_running(pid)]
     assert desk.tandem("run", "small.yaml").code == 0
 
 
@@ -170,45 +171,12 @@ def test_a_killed_run_takes_its_attempt_with_it(tmp_path: Path) -> None:
     )
     _wait_for_child(process.pid)
     time.sleep(0.5)  # the child ties itself to its parent in its first moments
-    children = _list_descendants(process.pid)
+    children = list_descendants(process.pid)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while any(_is_running(pid) for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [pid for pid in children if _is_running(pid)]
+    wait_until(lambda: not any(map(is_running, children)), "the end of every process")
     assert desk.tandem("run", "small.yaml").code == 0
 
 
 def _wait_for_child(pid: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if any(b"\0stage\0" in _command_line(child) for child in _list_descendants(pid)):
-            return
-        time.sleep(0.05)
-    raise AssertionError("no attempt was started")
-
-
-def _command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _list_descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return found
-    for child in map(int, children):
-        found += [child, *_list_descendants(child)]
-    return found
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
+    wait_until(lambda: any(" stage " in command_of(child) for child in list_descendants(pid)), "an attempt's start")

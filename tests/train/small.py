@@ -77,8 +77,8 @@ def merge(settings: Settings, changes: Settings) -> Settings:
     return merged
 
 
-def start_ranks(job: RankJob) -> list[BaseProcess]:
-    """Start the processes that torchrun would start."""
+def start_ranks(job: RankJob, prepare: Callable[[], None] | None = None) -> list[BaseProcess]:
+    """Start the processes that torchrun would start; each calls prepare first."""
     job.work.mkdir(parents=True, exist_ok=True)
     write_job(job.work / "job.json", job)
     with socket.socket() as probe:
@@ -94,14 +94,16 @@ def start_ranks(job: RankJob) -> list[BaseProcess]:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        process = clean_processes().Process(target=_be_rank, args=(job.work / "job.json", environment))
+        process = clean_processes().Process(target=_be_rank, args=(job.work / "job.json", environment, prepare))
         process.start()
         processes.append(process)
     return processes
 
 
-def _be_rank(job_file: Path, environment: dict[str, str]) -> None:
+def _be_rank(job_file: Path, environment: dict[str, str], prepare: Callable[[], None] | None) -> None:
     os.environ.update(environment)
+    if prepare is not None:
+        prepare()
     log = (job_file.parent / f"rank-{environment['RANK']}.log").open("w")
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)

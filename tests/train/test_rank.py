@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
-from tandem.errors import BadConfiguration
+from tandem.errors import BadConfiguration, BadData, Fault, PermanentError, TandemError, Unavailable
 from tandem.train.job import read_job, write_job
 from tandem.train.ranks import Ranks, read_ranks
-from tests.train.small import MakeJob, train
+from tests.train.saved import Nodes
+from tests.train.small import MakeJob, logs_of, outcomes_of, start_ranks, train, wait_for
 
 
 def test_a_job_file_is_read_as_it_was_written(make_job: MakeJob, tmp_path: Path) -> None:
@@ -64,3 +71,67 @@ def test_a_missing_model_is_one_clear_line(make_job: MakeJob, tmp_path: Path) ->
     assert outcome is not None
     assert outcome.exit_code == 78
     assert str(tmp_path / "no-model") in outcome.message
+
+
+AWAY = Unavailable(Fault(where="s3://b", what="away", remedy="Wait"))
+BAD = BadData(Fault(where="x.jsonl:3", what="bad", remedy="Mend it"))
+
+
+def meet(failure: TandemError | None) -> None:
+    if failure is not None:
+        raise failure
+
+
+@pytest.mark.parametrize(
+    ("met", "raised"), [([None, AWAY], AWAY), ([AWAY, None], AWAY), ([AWAY, BAD], BAD), ([BAD, AWAY], BAD)]
+)
+def test_all_ranks_raise_what_one_has_met_and_first_what_is_permanent(
+    met: list[TandemError | None], raised: TandemError
+) -> None:
+    def one(ranks: Ranks) -> TandemError:
+        with pytest.raises(type(raised)) as caught, ranks.agreeing():
+            meet(met[ranks.rank])
+        return caught.value
+
+    errors = Nodes(2).together(one)
+    assert [error.faults for error in errors] == [raised.faults] * 2
+    assert {isinstance(error, PermanentError) for error in errors} == {isinstance(raised, PermanentError)}
+
+
+def test_a_fault_of_our_own_stays_with_the_rank_that_met_it() -> None:
+    def one(ranks: Ranks) -> str:
+        if ranks.rank == 1:
+            with ranks.agreeing():
+                return "went on"
+        with pytest.raises(ZeroDivisionError), ranks.agreeing():
+            divmod(1, 0)
+        return "raised"
+
+    assert Nodes(2).together(one) == ["raised", "went on"]
+
+
+def move_clock(sign: Path) -> None:
+    """A clock that is a day ahead as soon as the sign is there."""
+    ahead = SimpleNamespace(monotonic=lambda: time.monotonic() + 86_400 * sign.exists())
+    patch("tandem.train.rank.time", ahead).start()
+
+
+def test_a_hung_rank_ends_the_attempt_and_the_log_shows_where_it_hung(make_job: MakeJob, tmp_path: Path) -> None:
+    """Rank 1 is stopped, so that rank 0 waits for it in a collective; the clock then leaps."""
+    job = make_job({"ranks": 2, "steps": 100_000, "stallMinutes": 0.5})
+    processes = start_ranks(job, partial(move_clock, tmp_path / "sign"))
+    metrics = job.output / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size > 0, processes)
+    hung = processes[1].pid
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    (tmp_path / "sign").touch()
+    processes[0].join()
+    outcome, silent = outcomes_of(job)
+    assert silent is None
+    assert outcome is not None, logs_of(job)
+    assert (outcome.exit_code, outcome.code) == (1, "stalled")
+    assert outcome.message.startswith("rank 0 hung: no step has ended for 1.44e+03 minutes")
+    assert "in run_training" in logs_of(job)
+    processes[1].kill()
+    processes[1].join()

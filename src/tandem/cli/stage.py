@@ -34,9 +34,11 @@ def run_stage(name: str) -> int:
 def _attempt(name: str) -> Outcome:
     from tandem.stage.attempt import run_attempt
     from tandem.stage.facts import read_facts
+    from tandem.stage.pods import ALONE, read_pod
 
     try:
         facts = read_facts(os.environ)
+        pod = read_pod(os.environ) if name == "train" else ALONE
         if facts.stage.split("/")[0] != name:
             raise BadConfiguration(
                 Fault(
@@ -50,7 +52,7 @@ def _attempt(name: str) -> Outcome:
     execution = os.environ.get("TANDEM_EXECUTION") or os.environ.get("POD_UID") or f"{facts.attempt:03d}-unnamed"
     work = Path(os.environ.get("TANDEM_WORK") or tempfile.mkdtemp(prefix="tandem-"))
     cache = Path(os.environ.get("TANDEM_CACHE") or work / "cache")
-    return run_attempt(facts, execution=execution, work=work, cache=cache, say=_say)
+    return run_attempt(facts, execution=execution, work=work, cache=cache, say=_say, pod=pod)
 
 
 def _say(line: str) -> None:

@@ -174,6 +174,10 @@ class TrainSpec(Section):
     """Write TensorBoard event files beside metrics.jsonl."""
     checkpoints: CheckpointSpec = CheckpointSpec()
     """Saving and keeping."""
+    stall_minutes: float | None = Field(default=30.0, gt=0)
+    """Minutes without a finished step after which an attempt counts as hung and is ended, to be retried. Before the
+    first step has ended (loading, compiling) and after the last one it is three times as long. None: never. 30 is
+    far more than a step takes, and as long as torch lets a collective wait."""
     deadline_minutes: float | None = Field(default=None, gt=0)
     """Longest running time of the stage over all attempts. None: no limit."""
 

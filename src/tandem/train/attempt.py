@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,19 @@ from tandem.model.card import AdapterCard
 from tandem.model.environment import describe_environment
 from tandem.model.loading import load_base
 from tandem.store import Store
-from tandem.store.keys import join
 from tandem.train.adapter import attach_adapter, restore_adapter, save_adapter, trainable_weights
-from tandem.train.checkpoints import (
-    Measurement,
-    Progress,
-    Restored,
-    checkpoint_name,
-    finish_checkpoint,
-    restore_newest,
-    rotate_checkpoints,
-    upload_checkpoint,
-)
+from tandem.train.checkpoints import Measurement, Progress
 from tandem.train.corpus import Corpus
+from tandem.train.full_disk import telling_full_disk
 from tandem.train.job import RankJob
+from tandem.train.keeping import open_keeper
 from tandem.train.metrics import METRICS, Display, MetricsFile, Throughput, measure_memory
 from tandem.train.ranks import Ranks
 from tandem.train.record import describe_result
+from tandem.train.restoring import Restored, restore_newest
 from tandem.train.speed import choose_speed
-from tandem.train.steps import LoadedStep, Loading, StepLoader, StepSource, plan_validation
+from tandem.train.steps import LoadedStep, Loading, StepLoader, StepSource
+from tandem.train.watchdog import Watchdog
 
 logger = logging.getLogger("tandem.train")
 
@@ -47,6 +41,7 @@ class Attempt:
     store: Store | None
     clock: Callable[[], float]
     stop_asked: Callable[[], bool]
+    watchdog: Watchdog
     loading: Loading
     card: AdapterCard
     validation: Corpus | None
@@ -58,7 +53,17 @@ class Attempt:
     """Fast ways that this model could not take."""
 
     def go(self) -> None:
-        """Load, resume, train, save."""
+        """Load, resume, train, save; whatever happens, checkpoints that are under way get their chance to arrive."""
+        self.keeper = open_keeper(self.job, self.ranks, self.store, clock=self.clock)
+        try:
+            self._go()
+        except BaseException:
+            self.watchdog.stop()
+            raise
+        finally:
+            self.keeper.close()
+
+    def _go(self) -> None:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,6 +71,8 @@ class Attempt:
         base = load_base(self.job.model_folder, precision=self.job.train.precision.value, device=device)
         self.model = self._adapt(base)
         self.restored = self._restore()
+        self.watchdog.hear(lenient=True)
+        leave_if_told(self.stop_asked, self.ranks)
         self.timings["load_seconds"] = self.clock() - began
         self.metrics = self._open_metrics()
         self.display = Display(self.steps, first=self._first_step) if self.ranks.leads_all else None
@@ -162,7 +169,7 @@ class Attempt:
             ),
             ranks=self.ranks,
             hooks=Hooks(
-                stop_asked=self.stop_asked,
+                stop_asked=lambda: self.stop_asked() or self.keeper.failed,
                 on_begin=self._on_begin,
                 on_step=self._on_step,
                 on_metrics=self._on_metrics,
@@ -176,9 +183,11 @@ class Attempt:
         return int(trainer.state.global_step)
 
     def _on_begin(self) -> None:
+        self.watchdog.hear(lenient=True)
         self.throughput = Throughput(clock=self.clock)
 
     def _on_step(self, loaded: LoadedStep) -> None:
+        self.watchdog.hear()
         self.throughput.add(samples=loaded.plan.samples, tokens=loaded.plan.tokens)
         if self.display is not None:
             self.display.advance()
@@ -193,27 +202,15 @@ class Attempt:
             self.display.show(step, line)
 
     def _validate(self, step: int) -> None:
-        from tandem.train.validation import measure_loss
+        from tandem.train.validation import measure_validation
 
-        if self.validation is None:
-            raise ValueError("there is no validation set")
-        train = self.job.train
-        plans = plan_validation(self.validation.lengths, train=train, ranks=self.ranks)
-        loading = Loading(
-            corpus=self.validation,
-            tokenizer=self.loading.tokenizer,
-            rules=self.loading.rules,
-            packed=self.loading.packed,
-            seed=self.job.seed,
-        )
-        loss = measure_loss(
+        assert self.validation is not None
+        loss = measure_validation(
             self.model,
-            StepLoader(
-                StepSource(loading, plans, train=train, rank=self.ranks.rank), len(plans), workers=train.workers
-            ),
-            self.ranks,
-            labelled=sum(length.labelled for length in self.validation.lengths),
-            device=next(self.model.parameters()).device,
+            replace(self.loading, corpus=self.validation),
+            train=self.job.train,
+            ranks=self.ranks,
+            on_batch=self.watchdog.hear,
         )
         self.measurements.append(Measurement(step=step, loss=loss))
         if self.metrics is not None:
@@ -222,33 +219,24 @@ class Attempt:
             self.display.show(step, {"validation_loss": loss})
 
     def _on_saved(self, step: int, written: Path) -> None:
-        """Name the checkpoint, store it, rotate. A background uploader would take over from here."""
-        self.ranks.wait()
-        name = checkpoint_name(step)
-        target = self.job.output / "checkpoints" / name
-        if self.ranks.leads_node:
-            progress = Progress(
-                step=step,
-                steps=self.steps,
-                ranks=self.ranks.world,
-                zero_stage=self.job.train.zero.stage,
-                data=self.loading.corpus.digest,
-                validation=tuple(self.measurements),
-            )
-            finish_checkpoint(
-                written, target, progress=progress, metrics=self.metrics.path if self.metrics is not None else None
-            )
-        self.ranks.wait()
-        if self.store is not None:
-            upload_checkpoint(self.store, target, join(self.job.execution, f"checkpoints/{name}"), self.ranks)
-        if self.ranks.leads_node:
-            rotate_checkpoints(target.parent, keep=self.job.train.checkpoints.keep)
+        progress = Progress(
+            step=step,
+            steps=self.steps,
+            ranks=self.ranks.world,
+            zero_stage=self.job.train.zero.stage,
+            data=self.loading.corpus.digest,
+            validation=tuple(self.measurements),
+        )
+        self.keeper.keep(written, progress, self.metrics.path if self.metrics is not None else None)
+        self.watchdog.hear()
 
     def _finish(self, step: int) -> None:
         if self.display is not None:
             self.display.close()
         if self.metrics is not None:
             self.metrics.close()
+        self.watchdog.hear(lenient=True)
+        self.keeper.finish(patient=step == self.steps)
         if step < self.steps:
             raise Stopped(
                 Fault(
@@ -270,7 +258,8 @@ class Attempt:
         folder = self.job.output / "adapter"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        save_adapter(self.model, folder, self.card)
+        with telling_full_disk(folder, saving=True):
+            save_adapter(self.model, folder, self.card)
         record = describe_result(
             steps=self.steps,
             train=self.job.train,
@@ -285,3 +274,15 @@ class Attempt:
     def _write_json(self, name: str, value: object) -> None:
         body = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
         (self.job.output / name).write_text(body, encoding="utf-8")
+
+
+def leave_if_told(stop_asked: Callable[[], bool], ranks: Ranks) -> None:
+    """Stop before the first step if any rank was told to; all ranks must call it. Raises Stopped."""
+    if any(ranks.gather(stop_asked())):
+        raise Stopped(
+            Fault(
+                where="before the first step",
+                what="training was told to stop",
+                remedy="The next attempt begins where this one would have.",
+            )
+        )

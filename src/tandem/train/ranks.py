@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tandem.errors import BadConfiguration, Fault
+from tandem.errors import BadConfiguration, Fault, PermanentError, TandemError
 
 _T = TypeVar("_T")
 
@@ -48,6 +49,24 @@ class Ranks:
     def wait(self) -> None:
         """Go on when all ranks are here."""
         self.gather(None)
+
+    @contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """What one rank's block raises, all raise when all have left theirs; what is permanent comes first.
+
+        Only a TandemError is passed on: after anything else this rank ends, and the others lose a peer.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised again below, when the others know
+            failure = error
+        told = (type(failure), failure.faults) if isinstance(failure, TandemError) else None
+        met = [one for one in self.gather(told) if one is not None]
+        if failure is not None and told is None:
+            raise failure
+        for kind, faults in sorted(met, key=lambda one: not issubclass(one[0], PermanentError)):
+            raise kind(faults) from failure
 
     def sum(self, tensor: Any) -> Any:
         """Add a tensor over all ranks, in place; all of them must call it."""

@@ -15,13 +15,14 @@ from tandem.model.prompt import INTERNVL2_5
 from tandem.model.tiles import TileGeometry
 from tandem.spec import TileRule
 from tandem.store import open_store
-from tandem.train.attempt import Attempt
+from tandem.train.attempt import Attempt, leave_if_told
 from tandem.train.corpus import Corpus, Tolerance, read_corpus
 from tandem.train.job import RankJob
 from tandem.train.packing import count_steps
 from tandem.train.ranks import Ranks
 from tandem.train.samples import ReadingRules
 from tandem.train.steps import Loading
+from tandem.train.watchdog import Watchdog, watch_nothing
 
 logger = logging.getLogger("tandem.train")
 
@@ -32,6 +33,7 @@ def run_training(
     *,
     stop_asked: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
+    watchdog: Watchdog | None = None,
 ) -> None:
     """Train as one of the ranks; results are in job.output when it returns on all of them.
 
@@ -39,6 +41,9 @@ def run_training(
     Stopped if it was told to stop and has saved its work.
     """
     started = clock()
+    watchdog = watchdog or watch_nothing()
+    # In a cluster each pod has a name of its own for the execution: the first one's counts.
+    job = job.model_copy(update={"execution": ranks.share(job.execution)})
     prepare_folders(job, ranks)
     rules = describe_rules(job)
     tokenizer = load_tokenizer(job.model_folder)
@@ -56,12 +61,15 @@ def run_training(
 
     corpus = read(job.meta)
     validation = read(job.validation_meta) if job.validation_meta is not None else None
+    watchdog.hear(lenient=True)
+    leave_if_told(stop_asked, ranks)
     attempt = Attempt(
         job=job,
         ranks=ranks,
         store=open_store(job.store_url) if job.store_url is not None else None,
         clock=clock,
         stop_asked=stop_asked,
+        watchdog=watchdog,
         loading=Loading(
             corpus=corpus,
             tokenizer=tokenizer,

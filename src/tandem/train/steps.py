@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tandem.errors import BadData, Fault, TandemError
 from tandem.model.prompt import Tokenizer
+from tandem.process import die_with_parent
 from tandem.spec import LossRule, TrainSpec
 from tandem.train.collate import Tensors, pack, pad
 from tandem.train.corpus import Corpus
@@ -164,10 +167,13 @@ class StepSource:
         return self.loading.load(step, plan)
 
 
-def _die_when_told(_worker: int) -> None:
-    """Workers inherit that SIGTERM only sets a flag, and must not; Ctrl-C is for their rank, which still needs them."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _be_worker(rank_process: int, _worker: int) -> None:
+    """Die with the rank, but not by what it is told: SIGTERM to its process group (as torchrun sends it) and Ctrl-C
+    are for the rank alone, which needs its workers for the steps that are left.
+    """
+    die_with_parent(rank_process)
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the DataLoader itself; the inherited one only sets a flag
 
 
 class StepLoader:
@@ -201,7 +207,7 @@ class StepLoader:
             sampler=range(self.first, self.steps),
             num_workers=self.workers,
             multiprocessing_context="fork" if self.workers else None,
-            worker_init_fn=_die_when_told,
+            worker_init_fn=partial(_be_worker, os.getpid()),
             pin_memory=torch.cuda.is_available(),
             # A generator of its own: the default one would draw from the state that dropout goes on from.
             generator=torch.Generator().manual_seed(0),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from tandem.errors import BadData, Fault
+from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.spec import Schedule, TrainSpec
 from tandem.train.adapter import restore_adapter, trainable_weights
 from tandem.train.collate import Tensors
+from tandem.train.full_disk import telling_full_disk
 from tandem.train.ranks import Ranks
 from tandem.train.steps import LoadedStep, StepLoader
 from tandem.train.zero import describe_zero
@@ -215,6 +217,17 @@ class StepTrainer(Trainer):
         if self.ranks.leads_all and output_dir is not None:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             self.hooks.save_adapter(Path(output_dir))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As Trainer does; what could not be written whole is removed, to make room for what has to be said."""
+        assert self.args.output_dir is not None
+        folder = Path(self.args.output_dir)
+        try:
+            with telling_full_disk(folder, saving=True):
+                super()._save_checkpoint(model, trial)
+        except BadConfiguration:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
         """Trainer would load a second adapter, in a number format of its own choice."""
