@@ -34,7 +34,7 @@ lint: .venv/dev.stamp  ## Check style, types and import contracts
 
 bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/benchmarks.md (bench/gpu_*.py need a GPU)
 	k8s/local/build-tool versitygw > /dev/null
-	for name in generation logits packing s3 preflight judge; do
+	for name in generation logits packing s3 preflight judge uploads; do
 		echo "$$name"
 		OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name
 	done

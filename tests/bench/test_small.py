@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.bench.running import run
 
 
@@ -35,3 +37,12 @@ def test_a_tree_is_timed_to_and_from_an_s3_server() -> None:
     assert result["megabytes"] == 20
     for direction in ("up", "down"):
         assert set(result[direction]["seconds"]) == {"ours", "plain", "plain_at_once"}
+
+
+def test_a_training_with_uploads_is_compared_with_one_without(tmp_path: Path) -> None:
+    small = ("--steps", "4", "--every", "2", "--rank", "4", "--rounds", "1", "--slow", "0.01")
+    result = run("uploads", *small, "--store", str(tmp_path / "store"))
+    assert result["checkpoint_bytes"] > 10_000
+    assert result["ways"]["none"]["loses"] == 0
+    assert set(result["ways"]) == {"none", "background", "waiting"}
+    assert all(way["seconds"] > 0 for way in result["ways"].values())
