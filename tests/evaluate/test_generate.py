@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from tandem.errors import OutOfMemory
+from tandem.errors import OutOfMemory, Stopped
 from tandem.evaluate.batches import Batch, plan_batches
 from tandem.evaluate.decode import decode_greedily
 from tandem.evaluate.fast.engine import prepare_engine
 from tandem.evaluate.generate import Generator, PlainTexts, generate_batch
 from tandem.evaluate.packed import MOST_HALVINGS, PackedTexts
-from tandem.evaluate.parts import TextMaker
+from tandem.evaluate.parts import Progress, TextMaker, Written, plan_parts, write_parts
 from tandem.evaluate.prepare import PreparedSample, PromptSettings, prepare_samples
 from tandem.evaluate.records import EvalSample, Prediction
+from tandem.evaluate.shelf import ShelfPlace, StoreShelf
 from tandem.model.loading import load_adapter, load_base, load_tokenizer, read_model_info
 from tandem.model.prompt import INTERNVL2_5
 from tandem.outcome import classify, describe_failure
+from tandem.store import Directory
 from tests.evaluate.conftest import IMAGE_SIZES
 
 NAMES = tuple(IMAGE_SIZES)
@@ -229,3 +232,33 @@ def test_a_sample_for_which_no_room_is_small_enough_is_named(generator: Generato
     with pytest.raises(OutOfMemory, match="does not fit into the device's memory alone"):
         make_all(packed, [Batch(index=0, samples=(0, 1), prompt_tokens=0)])
     assert tried == list(range(MOST_HALVINGS + 1))
+
+
+@pytest.mark.parametrize("engine", [PlainTexts, functools.partial(PackedTexts, threads=1)])
+def test_a_generation_that_was_broken_off_goes_on_from_its_parts(
+    generator: Generator, image_folder: Path, tmp_path: Path, engine: Callable[..., TextMaker]
+) -> None:
+    samples = prepare(generator, image_folder)
+    batches = plan_batches([sample.prompt_tokens for sample in samples], max_new_tokens=16, batch_tokens=300)
+    parts = plan_parts(batches, least_samples=2)
+    wanted = make_all(PlainTexts(generator=generator, samples=samples), batches)
+
+    def attempt(execution: str, most_batches: int) -> Written:
+        def report(progress: Progress) -> None:
+            if progress.batches == most_batches:
+                raise Stopped([])
+
+        place = ShelfPlace(store=Directory(tmp_path / "store"), executions="e/", execution=execution)
+        shelf = StoreShelf(place=place, made_with={}, say=pytest.fail)
+        asked = [sample.sample for sample in samples]
+        maker = engine(generator=generator, samples=samples)
+        return write_parts(maker, parts, asked, shelf=shelf, output=tmp_path / execution, report=report)
+
+    with pytest.raises(Stopped):
+        attempt("001", most_batches=len(batches) - 1)
+    written = attempt("002", most_batches=0)
+    assert 0 < len(written.reused) < len(parts)
+    assert {prediction.sample_id: prediction for prediction in written.predictions} == {
+        prediction.sample_id: prediction for prediction in wanted.values()
+    }
+    assert len(written.predictions) == len(samples)
