@@ -156,7 +156,7 @@ def test_nothing_of_a_spec_changes_but_what_is_desired(namespace: Namespace) -> 
     assert namespace.get("run", "small")["spec"] == {**before, "desired": "Suspended"}
 
 
-@pytest.mark.parametrize("wish", ["Active", "Suspended", GONE], ids=str)
+@pytest.mark.parametrize("wish", ["Active", "Suspended", GONE], ids=["Active", "Suspended", "gone"])
 def test_a_cancelled_run_stays_cancelled(wish: Any, namespace: Namespace) -> None:
     namespace.create(run_file(desired="Cancelled"))
     with pytest.raises(Denied, match="a cancelled Run stays cancelled"):
