@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tandem.errors import BadConfiguration, BadData, TandemError, Unavailable
+from tandem.errors import BadConfiguration, BadData, Fault, Stopped, TandemError, Unavailable
 from tandem.evaluate.chat_calls import Caller
 from tandem.evaluate.endpoint import HOPELESS, open_caller
 from tandem.evaluate.fake_chat import FakeReply
@@ -41,6 +41,7 @@ class Desk:
         self.waits: list[float] = []
         self.told: list[Progress] = []
         self.said: list[str] = []
+        self.report: Callable[[Progress], None] = self.told.append
         self.executions = 0
         self.reply: Callable[[Mapping[str, Any]], FakeReply] = describe_request
         self.server = FakeEndpointServer(self.answer)
@@ -87,7 +88,7 @@ class Desk:
             job,
             environment={"TANDEM_ENDPOINT_API_KEY": f" {KEY}\n"},
             shelf=ShelfPlace(store=self.store, executions="runs/x/", execution=name),
-            report=self.told.append,
+            report=self.report,
             say=self.said.append,
             connect=self.connect,
         )
@@ -180,6 +181,17 @@ def test_texts_are_kept_as_they_were_said(desk: Desk) -> None:
     assert {each.text for each in read_predictions(desk.generate())} == {""}
 
 
+@pytest.mark.parametrize("usage", ["many", {"prompt_tokens": -1}, [1], None, {"prompt_tokens": 5}])
+def test_a_server_that_counts_strangely_is_believed_in_its_text_only(desk: Desk, usage: object) -> None:
+    choices = [{"message": {"content": "It is."}, "finish_reason": "stop"}]
+    desk.reply = lambda request: FakeReply(body=json.dumps({"choices": choices, "usage": usage}).encode())
+    output = desk.generate(limit=2)
+    assert {(each.text, each.new_tokens, each.served_model) for each in read_predictions(output)} == {
+        ("It is.", None, None)
+    }
+    assert read_record(output)["shard"]["new_tokens"] is None
+
+
 def test_models_that_differ_are_recorded_with_each_text(desk: Desk) -> None:
     desk.reply = failing(FakeReply(content="x", model="another"), "Question 5?", "Question 6?")
     output = desk.generate()
@@ -259,6 +271,19 @@ def test_a_server_that_answers_nobody_is_not_asked_about_every_sample(desk: Desk
     said = desk.fail(Unavailable)
     assert f"{HOPELESS} of 40 samples got no text" in said
     assert len(desk.server.requests) == HOPELESS
+
+
+def test_to_be_stopped_ends_the_calls_under_way(desk: Desk) -> None:
+    desk.reply = lambda request: describe_request(request) if asked(request) == "Question 0?" else FakeReply(hang=True)
+
+    def stop(_: Progress) -> None:
+        raise Stopped(Fault(where="this attempt", what="was told to stop", remedy="Go on."))
+
+    desk.report = stop
+    desk.fail(Stopped)
+    desk.reply = describe_request
+    desk.report = desk.told.append
+    assert len(read_predictions(desk.generate())) == SAMPLES
 
 
 def test_a_server_that_is_not_there_is_unavailable_in_one_line(desk: Desk) -> None:

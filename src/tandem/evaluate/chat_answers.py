@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, WrapValidator
 
 from tandem.errors import BadConfiguration, Fault
 from tandem.evaluate.chat_http import HttpAnswer, read_retry_after
@@ -82,13 +84,21 @@ class Usage(BaseModel):
     completion_tokens: NonNegativeInt | None = None
 
 
+def _read_usage(value: object, read: Callable[[object], Usage | None]) -> Usage | None:
+    """A reply does not depend on how its tokens are counted: what cannot be read is not known."""
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
 class Completion(BaseModel):
     """What is read of a chat completion; the rest may be anything."""
 
     choices: list[Choice] = Field(min_length=1)
     model: str | None = Field(default=None, max_length=_LONGEST_NAME)
     system_fingerprint: str | None = Field(default=None, max_length=_LONGEST_NAME)
-    usage: Usage | None = None
+    usage: Annotated[Usage | None, WrapValidator(_read_usage)] = None
 
 
 def read_completion(answer: HttpAnswer, server: ChatServer, *, key: str, now: datetime) -> Completion | Failure:
