@@ -12,6 +12,14 @@ from tandem.model.tiny import make_tiny_model
 
 BASE_DIGEST = "sha256:" + "0" * 64
 IMAGE_SIZES = {"square.png": (60, 60), "wide.png": (230, 70), "tall.png": (64, 190)}
+CARD = AdapterCard(
+    tiles=CardTiles(max=2, rule="perSample", thumbnail=False),
+    template="internvl2_5",
+    system_message="Answer briefly.",
+    answer_template="Answer: {answer}",
+    base=CardBase(source="tiny", digest=BASE_DIGEST),
+    seed=5,
+)
 PROJECTIONS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
@@ -36,17 +44,7 @@ def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         torch.manual_seed(5)
         adapted = get_peft_model(network, LoraConfig(r=4, target_modules=PROJECTIONS, init_lora_weights=False))
     adapted.save_pretrained(str(folder))
-    write_card(
-        folder,
-        AdapterCard(
-            tiles=CardTiles(max=2, rule="perSample", thumbnail=False),
-            template="internvl2_5",
-            system_message="Answer briefly.",
-            answer_template="Answer: {answer}",
-            base=CardBase(source="tiny", digest=BASE_DIGEST),
-            seed=5,
-        ),
-    )
+    write_card(folder, CARD)
     return folder
 
 

@@ -23,9 +23,10 @@ from tandem.evaluate.run_endpoint import run_endpoint
 from tandem.evaluate.samples import read_eval_samples
 from tandem.evaluate.shards import merge_shards, require_equal_settings
 from tandem.evaluate.shelf import ShelfPlace
+from tandem.model.card import write_card
 from tandem.spec import EndpointSpec
 from tandem.store.directory import Directory
-from tests.evaluate.conftest import BASE_DIGEST
+from tests.evaluate.conftest import BASE_DIGEST, CARD
 
 KEY = "sk-the-secret"
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -108,6 +109,15 @@ def desk(tmp_path: Path, image_folder: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path, image_folder)
     with desk.server:
         yield desk
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """All of an adapter that is looked at where a server has its weights: the card."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    write_card(folder, CARD)
+    return folder
 
 
 def read_predictions(output: Path) -> list[Prediction]:
@@ -355,9 +365,9 @@ def test_shards_share_the_samples_and_merge(desk: Desk) -> None:
     assert len(desk.server.requests) == SAMPLES
 
 
-def test_a_limit_takes_the_first_samples_and_a_card_gives_the_marker(desk: Desk, tiny_adapter: Path) -> None:
+def test_a_limit_takes_the_first_samples_and_a_card_gives_the_marker(desk: Desk, adapter: Path) -> None:
     desk.evaluation["of"] = "adapter"
-    output = desk.generate(limit=2, adapter_folder=tiny_adapter)
+    output = desk.generate(limit=2, adapter_folder=adapter)
     assert [each.sample_id for each in read_predictions(output)] == ["0", "1"]
     settings = read_record(output)["settings"]
     assert (settings["marker"], settings["adapter"]["seed"], settings["limit"]) == ("Answer:", 5, 2)
@@ -370,12 +380,12 @@ def test_what_is_wrong_with_the_data_is_said_before_the_first_call(desk: Desk, t
     assert desk.server.requests == []
 
 
-def test_everything_that_keeps_the_server_from_being_asked_is_said_at_once(desk: Desk, tiny_adapter: Path) -> None:
+def test_everything_that_keeps_the_server_from_being_asked_is_said_at_once(desk: Desk, adapter: Path) -> None:
     desk.endpoint |= {"baseUrl": "http://user:word@x", "keyEnv": "OTHER"}
     with pytest.raises(BadConfiguration) as caught:
-        desk.generate(base={"source": "another", "digest": "sha256:" + "1" * 64}, adapter_folder=tiny_adapter)
+        desk.generate(base={"source": "another", "digest": "sha256:" + "1" * 64}, adapter_folder=adapter)
     assert [fault.where for fault in caught.value.faults] == [
-        str(tiny_adapter),
+        str(adapter),
         "evaluation 'held-out': endpoint.baseUrl",
         "evaluation 'held-out': endpoint.keyEnv",
     ]
