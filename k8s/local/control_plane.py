@@ -63,15 +63,24 @@ class ControlPlane:
         return kubectl(self.kubeconfig, *arguments, given=given)
 
 
-def start(programs: Programs, addresses: Addresses, *, kubelet_client: bool = False) -> ControlPlane:
+def start(programs: Programs, addresses: Addresses) -> ControlPlane:
     """Start all three and return when they work; state of an earlier start in the folder is removed."""
+    plane = start_api_server(programs, addresses)
+    manager = controller_manager(plane, addresses)
+    programs.start(manager)
+    programs.wait_until_ready([manager])
+    return plane
+
+
+def start_api_server(programs: Programs, addresses: Addresses, *, kubelet_client: bool = False) -> ControlPlane:
+    """Start etcd and the API server and return when they work; without controllers, nothing comes of what is made."""
     folder = programs.folder
     for name in ("etcd", "certificates"):
         shutil.rmtree(folder / name, ignore_errors=True)
     keys = folder / "keys"
     keys.mkdir(mode=0o700, parents=True, exist_ok=True)
     binaries = tools.built(*TOOLS)
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder)}
+    environment = _environment(folder)
 
     etcd_url = f"http://127.0.0.1:{addresses.etcd}"
     etcd = Program(
@@ -100,18 +109,19 @@ def start(programs: Programs, addresses: Addresses, *, kubelet_client: bool = Fa
     programs.start(apiserver)
     programs.wait_until_ready([apiserver])
     credentials.write_kubeconfig(plane.kubeconfig, server=plane.server, ca=plane.ca, token=tokens["admin"])
-
-    # The default service account is what the controllers make for pods: with it, they work.
-    account = f"{plane.server}/api/v1/namespaces/default/serviceaccounts/default"
-    manager = Program(
-        name="kube-controller-manager",
-        command=_controller_manager(binaries["kube-controller-manager"], folder, addresses, plane),
-        environment=environment,
-        ready=lambda: answers(account, ca=plane.ca, token=tokens["admin"]),
-    )
-    programs.start(manager)
-    programs.wait_until_ready([manager])
     return plane
+
+
+def controller_manager(plane: ControlPlane, addresses: Addresses) -> Program:
+    """What makes pods of jobs, endpoints of services, and so on; ready when each namespace has its service account."""
+    binary = tools.built("kube-controller-manager")["kube-controller-manager"]
+    account = f"{plane.server}/api/v1/namespaces/default/serviceaccounts/default"
+    return Program(
+        name="kube-controller-manager",
+        command=_controller_manager(binary, plane.folder, addresses, plane),
+        environment=_environment(plane.folder),
+        ready=lambda: answers(account, ca=plane.ca, token=plane.tokens["admin"]),
+    )
 
 
 def stop(programs: Programs) -> None:
@@ -140,6 +150,10 @@ def free_addresses() -> Addresses:
     return Addresses(
         host="127.0.0.1", etcd=ports[0], etcd_peer=ports[1], apiserver=ports[2], controller_manager=ports[3]
     )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder)}
 
 
 def _etcd(binary: str, folder: Path, addresses: Addresses) -> tuple[str, ...]:

@@ -94,18 +94,19 @@ def _start(folders: Layout, programs: Programs) -> None:
     for program in (containerd, registry, s3):
         programs.start(program)
 
-    plane = control_plane.start(programs, layout.ADDRESSES, kubelet_client=True)
+    plane = control_plane.start_api_server(programs, layout.ADDRESSES, kubelet_client=True)
+    controllers = control_plane.controller_manager(plane, layout.ADDRESSES)
     scheduler = services.scheduler(binaries["kube-scheduler"], plane, environment)
     proxy = node.kube_proxy(binaries["kube-proxy"], plane, environment)
-    kubelet = node.kubelet(binaries["kubelet"], folders, plane, environment)
+    dns = services.coredns(binaries["coredns"], plane, environment)
+    for program in (controllers, scheduler, proxy, dns):
+        programs.start(program)
     programs.wait_until_ready([containerd])
     node.import_images(images.archives(binaries[training_operator.TOOL]))
-    for program in (scheduler, proxy, kubelet):
-        programs.start(program)
+    kubelet = node.kubelet(binaries["kubelet"], folders, plane, environment)
+    programs.start(kubelet)
     training_operator.install(plane)
-    dns = services.coredns(binaries["coredns"], plane, environment)
-    programs.start(dns)
-    programs.wait_until_ready([registry, s3, scheduler, kubelet, proxy, dns])
+    programs.wait_until_ready([registry, s3, controllers, scheduler, proxy, dns, kubelet])
     training_operator.wait_until_ready(plane)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,5 +65,6 @@ class Layout:
 
 
 def default() -> Layout:
-    """The one of this user."""
-    return Layout(folder=cache() / "cluster")
+    """The one in TANDEM_CLUSTER_FOLDER, or beside what else this user keeps."""
+    named = os.environ.get("TANDEM_CLUSTER_FOLDER")
+    return Layout(folder=Path(named).resolve() if named else cache() / "cluster")

@@ -103,6 +103,9 @@ def setting(name: str) -> str:
 def make_cgroups() -> None:
     """A group of our own in every hierarchy, below which kubelet makes the pods'."""
     for hierarchy in _hierarchies():
+        for controller in ("cpuset", "cpu", "io", "memory", "hugetlb", "pids"):  # version 2: a group has what is given
+            with contextlib.suppress(OSError):  # not there, or version 1
+                (hierarchy / "cgroup.subtree_control").write_text(f"+{controller}")
         group = hierarchy / CGROUP
         group.mkdir(exist_ok=True)
         for name in ("cpuset.cpus", "cpuset.mems"):  # version 1: a group without them takes no process

@@ -53,7 +53,7 @@ class Programs:
             )
         self._pid(program.name).write_text(f"{process.pid} {started_at(process.pid)}\n")
 
-    def wait_until_ready(self, programs: Iterable[Program], seconds: float = 60.0) -> None:
+    def wait_until_ready(self, programs: Iterable[Program], seconds: float = 120.0) -> None:
         """Return when all of them answer; a program that ended, or time that ran out, is a Fault."""
         for program in programs:
             ended = time.monotonic() + seconds

@@ -16,11 +16,11 @@ import pytest
 from k8s.local import cluster as local
 from k8s.local import images, layout, machine, tools
 from k8s.local.kubectl import KubectlFailed
+from k8s.local.layout import Layout
 from k8s.local.traces import traces
 from tests.cluster import Cluster, local_cluster_running
 
 COMMAND = (sys.executable, "-m", "k8s.local")
-FOLDERS = layout.default()
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -31,12 +31,18 @@ RESTRICTED = {
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Cluster]:
-    with local_cluster_running(FOLDERS) as found:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Apart from what people have pushed to their cluster and pulled."""
+    return Layout(folder=tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def running(folders: Layout) -> Iterator[Cluster]:
+    with local_cluster_running(folders) as found:
         found.kubectl("create", "namespace", "tenant")
         found.kubectl("label", "namespace", "tenant", "pod-security.kubernetes.io/enforce=restricted")
         yield found
-        first = local.first_process(FOLDERS)
+        first = local.first_process(folders)
         assert first is not None
         os.kill(first, signal.SIGKILL)  # the worst end that it can come to
 
@@ -105,8 +111,8 @@ def test_the_operators_webhook_refuses_what_it_cannot_run(running: Cluster, imag
     assert "must have at least one container with name pytorch" in refused.value.stderr
 
 
-def test_pods_get_the_gpus_that_the_node_says_it_has(running: Cluster, image: str) -> None:
-    local.set_gpus(FOLDERS, 2)
+def test_pods_get_the_gpus_that_the_node_says_it_has(running: Cluster, folders: Layout, image: str) -> None:
+    local.set_gpus(folders, 2)
     for name, count in (("fits", 2), ("waits", 3)):
         resources = {"limits": {"nvidia.com/gpu": str(count)}}
         running.kubectl("apply", "-f", "-", given=job(name, pod(image, "true", resources=resources)))
@@ -122,24 +128,25 @@ def test_the_s3_server_is_there_for_this_machine_too(running: Cluster) -> None:
     assert running.s3.client().get_object(Bucket="mine", Key="a")["Body"].read() == b"text"
 
 
-def test_a_program_of_the_cluster_can_be_found_and_signalled_from_here(running: Cluster) -> None:
-    command = Path(f"/proc/{local.program_pid(FOLDERS, 'versitygw')}/cmdline").read_text().split("\0")
+def test_a_program_of_the_cluster_can_be_found_and_signalled_from_here(running: Cluster, folders: Layout) -> None:
+    assert running.kubeconfig.exists()
+    command = Path(f"/proc/{local.program_pid(folders, 'versitygw')}/cmdline").read_text().split("\0")
     assert Path(command[0]).name.startswith("versitygw-v")
 
 
-def test_coming_up_twice_says_so_and_taking_it_from_its_user_is_refused(running: Cluster) -> None:
-    assert running.kubeconfig.exists()
-    up = subprocess.run([*COMMAND, "up"], capture_output=True, text=True, check=False)
+def test_coming_up_twice_says_so_and_taking_it_from_its_user_is_refused(running: Cluster, folders: Layout) -> None:
+    environment = {**os.environ, "TANDEM_CLUSTER_FOLDER": str(folders.folder)}
+    up = subprocess.run([*COMMAND, "up"], env=environment, capture_output=True, text=True, check=False)
     assert (up.returncode, up.stderr) == (0, "The local cluster is up.\n")
     assert f"export TANDEM_E2E_REGISTRY={running.registry}" in up.stdout.splitlines()
-    down = subprocess.run([*COMMAND, "down"], capture_output=True, text=True, check=False)
+    down = subprocess.run([*COMMAND, "down"], env=environment, capture_output=True, text=True, check=False)
     assert down.returncode == 78
     assert down.stderr == f"k8s.local: process {os.getpid()} uses the local cluster; wait until it has ended\n"
 
 
-def test_a_running_cluster_has_traces_that_the_comparison_sees(running: Cluster) -> None:
+def test_a_running_cluster_has_traces_that_the_comparison_sees(running: Cluster, folders: Layout) -> None:
     assert running.kubeconfig.exists()
-    found = traces(FOLDERS)
+    found = traces(folders)
     assert f"network device {layout.INTERFACE}" in found
     assert {trace.split()[3] for trace in found if trace.startswith("process ")} >= {"kubelet-v1.36.3", "manager"}
     assert [trace for trace in found if trace.startswith("control group ") and trace.endswith(machine.CGROUP)]
