@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from k8s.local.tools import built
 from tandem.store.s3 import connect
 
 if TYPE_CHECKING:
@@ -63,11 +63,7 @@ class S3Server:
 @contextmanager
 def versitygw_running(folder: Path) -> Iterator[S3Server]:
     """A real S3 server that keeps its objects below folder."""
-    script = ROOT / "k8s" / "local" / "build-tool"
-    path = os.pathsep.join([os.environ["PATH"], str(Path(sys.executable).parent)])
-    built = subprocess.run(
-        [script, "versitygw"], env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True, check=True
-    )
+    binary = built("versitygw")["versitygw"]
     objects, metadata = folder / "objects", folder / "metadata"
     objects.mkdir()
     metadata.mkdir()
@@ -76,7 +72,7 @@ def versitygw_running(folder: Path) -> Iterator[S3Server]:
     options = ["--port", f"127.0.0.1:{port}", "--access", server.access_key, "--secret", server.secret_key]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [built.stdout.strip(), *options, "--quiet", "posix", "--sidecar", str(metadata), str(objects)],
+            [binary, *options, "--quiet", "posix", "--sidecar", str(metadata), str(objects)],
             stdout=log,
             stderr=subprocess.STDOUT,
         )

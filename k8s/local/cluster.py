@@ -127,13 +127,12 @@ def _start(folders: Layout) -> None:
     RECORD.write_text(json.dumps({"folder": str(folders.folder), "pid": first, "since": started_at(first or 0)}) + "\n")
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
+    answer = ""
+    with process.stdout, contextlib.suppress(BrokenPipeError):  # it ended at once
         _connect(process.pid)
         process.stdin.write("go\n")
         process.stdin.close()
         answer = process.stdout.readline().strip()
-    except BrokenPipeError:
-        answer = ""
     if answer != "ready":
         words = (folders.run / "first-process.log").read_text().splitlines() or ["the local cluster ended at once"]
         raise Fault(answer.removeprefix("fault: ") or words[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,9 +32,11 @@ RESTRICTED = {
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
     """Apart from what people have pushed to their cluster and pulled."""
-    return Layout(folder=tmp_path_factory.mktemp("cluster"))
+    folder = tmp_path_factory.mktemp("cluster")
+    yield Layout(folder=folder)
+    shutil.rmtree(folder)  # a quarter of a gigabyte
 
 
 @pytest.fixture(scope="module")
