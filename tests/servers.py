@@ -60,9 +60,34 @@ class S3Server:
         }
 
 
+@dataclass(kw_only=True)
+class Versitygw:
+    """A real S3 server that keeps its objects in a folder; it can be stopped, and comes back with the same objects."""
+
+    server: S3Server
+    objects: Path
+    """One folder for each bucket, in it a file for each object."""
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
+        _wait_until_listening(int(self.server.endpoint.rpartition(":")[2]), self.process)
+
+    def stop(self) -> None:
+        """End it at once, whatever it is doing."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
 @contextmanager
-def versitygw_running(folder: Path) -> Iterator[S3Server]:
-    """A real S3 server that keeps its objects below folder."""
+def versitygw_in(folder: Path) -> Iterator[Versitygw]:
+    """A Versitygw that runs until it is stopped."""
     binary = built("versitygw")["versitygw"]
     objects, metadata = folder / "objects", folder / "metadata"
     objects.mkdir()
@@ -70,18 +95,24 @@ def versitygw_running(folder: Path) -> Iterator[S3Server]:
     port = free_port()
     server = S3Server(endpoint=f"http://127.0.0.1:{port}", access_key="tester", secret_key="tester-secret")
     options = ["--port", f"127.0.0.1:{port}", "--access", server.access_key, "--secret", server.secret_key]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [binary, *options, "--quiet", "posix", "--sidecar", str(metadata), str(objects)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            _wait_until_listening(port, process)
-            yield server
-        finally:
-            process.terminate()
-            process.wait(timeout=STARTUP_SECONDS)
+    gateway = Versitygw(
+        server=server,
+        objects=objects,
+        command=[binary, *options, "--quiet", "posix", "--sidecar", str(metadata), str(objects)],
+        log=folder / "log",
+    )
+    try:
+        gateway.start()
+        yield gateway
+    finally:
+        gateway.stop()
+
+
+@contextmanager
+def versitygw_running(folder: Path) -> Iterator[S3Server]:
+    """A real S3 server that keeps its objects below folder."""
+    with versitygw_in(folder) as gateway:
+        yield gateway.server
 
 
 @contextmanager

@@ -1,73 +1,28 @@
-"""The demo as a newcomer runs it, on a folder and on a real S3 server: it learns, and it repeats to the byte."""
+"""The demo as a newcomer runs it, on a folder and on a real S3 server: it learns, and it repeats to the byte.
+
+On S3 it is killed three times, and three times its server is killed and comes back. `make kills` does more of both.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tandem.evaluate.parts import is_part
-from tandem.record.commit import Commit, read_commit, read_file, read_files, read_tree
-from tandem.record.run import find_run
-from tandem.store import Store, open_store
-from tandem.store.layout import RunPlace
+from tests.e2e.demo_run import FILE, ROOT, Finished, find_finished, prepare_inputs, run_demo
 from tests.e2e.desk import Desk
-from tests.servers import S3Server
+from tests.e2e.trials import draw_kills, run_through, stop_while_writing
+from tests.servers import versitygw_in
 
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A demo that has ended, and the store that holds it."""
-
-    desk: Desk
-    store: Store
-    place: RunPlace
-    described: Any
-
-    def commit(self, stage: str) -> Commit:
-        return read_commit(self.store, self.place, stage)
-
-    def read(self, stage: str, name: str) -> bytes:
-        return read_file(self.store, self.commit(stage).tree, name)
-
-    def read_what_must_repeat(self) -> dict[str, bytes]:
-        return {
-            "adapter": self.read("train", "adapter/adapter_model.safetensors"),
-            **self._read_texts("base"),
-            **self._read_texts("adapter"),
-        }
-
-    def _read_texts(self, evaluation: str) -> dict[str, bytes]:
-        tree = self.commit(f"generate/{evaluation}/0").tree
-        parts = [name for name in read_tree(self.store, tree) if is_part(name)]
-        assert parts
-        return {f"{evaluation}, {part}": body for part, body in read_files(self.store, tree, parts).items()}
+SEED = 2496
+OUTAGE_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's folder as `make demo` prepares it."""
-    root = tmp_path_factory.mktemp("demo")
-    (root / "jobs").mkdir()
-    shutil.copy(ROOT / "jobs" / "demo.yaml", root / "jobs" / "demo.yaml")
-    answer = Desk(folder=root).tandem("demo", "prepare", "demo")
-    assert answer.code == 0, answer.err
-    return root
-
-
-def run_demo(desk: Desk, store_url: str) -> Finished:
-    answer = desk.tandem("run", "jobs/demo.yaml", "--store", store_url, "-o", "json")
-    assert answer.code == 0, answer.err
-    store = open_store(store_url)
-    place, _ = find_run(store, "local", "demo")
-    return Finished(desk=desk, store=store, place=place, described=json.loads(answer.out))
+    return prepare_inputs(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +31,21 @@ def on_folder(inputs: Path) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def on_s3(inputs: Path, versitygw: S3Server) -> Iterator[Finished]:
-    versitygw.client().create_bucket(Bucket="demo")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in versitygw.environment().items():
+def on_s3(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """Killed and cut off from its store, again and again."""
+    with versitygw_in(tmp_path_factory.mktemp("gateway")) as gateway, pytest.MonkeyPatch.context() as patch:
+        gateway.server.client().create_bucket(Bucket="demo")
+        for name, value in gateway.server.environment().items():
             patch.setenv(name, value)
-        yield run_demo(Desk(folder=inputs), "s3://demo/team")
-
-
-def results(finished: Finished) -> dict[str, Any]:
-    return {entry["eval"]: entry["result"] for entry in finished.described["results"]}
+        desk, url = Desk(folder=inputs), "s3://demo/team"
+        kills, outages = draw_kills(3, SEED), stop_while_writing(gateway, "demo/team", OUTAGE_SECONDS)
+        story = run_through(desk, FILE, url, [*outages, *kills], print)
+        assert not story.left
+        yield find_finished(desk, url, story.answer)
 
 
 def test_the_base_never_writes_the_marker_and_the_adapter_learns_task_and_format(on_folder: Finished) -> None:
-    base, adapter = (results(on_folder)[name]["metrics"] for name in ("base", "adapter"))
+    base, adapter = (on_folder.results()[name]["metrics"] for name in ("base", "adapter"))
     assert base["marker_rate"]["value"] == 0
     assert base["accuracy"]["all"]["value"] == 0
     assert adapter["marker_rate"]["n"] >= 200
@@ -98,7 +54,7 @@ def test_the_base_never_writes_the_marker_and_the_adapter_learns_task_and_format
     assert adapter["exact"]["open"]["value"] >= 0.95
 
 
-def test_the_same_seed_gives_the_same_bytes_on_a_folder_and_on_s3(on_folder: Finished, on_s3: Finished) -> None:
+def test_on_s3_the_same_seed_gives_the_same_bytes_whatever_is_killed(on_folder: Finished, on_s3: Finished) -> None:
     assert on_folder.read_what_must_repeat() == on_s3.read_what_must_repeat()
 
 

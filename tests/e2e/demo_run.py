@@ -1,0 +1,77 @@
+"""The demo's Run in tests: its inputs, a Run that has ended, and what of it must repeat to the byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tandem.evaluate.parts import is_part
+from tandem.record.commit import Commit, read_commit, read_file, read_files, read_tree
+from tandem.record.run import find_run
+from tandem.store import Store, open_store
+from tandem.store.layout import RunPlace
+from tests.e2e.desk import Desk
+
+ROOT = Path(__file__).parents[2]
+FILE = "jobs/demo.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A demo that has ended, and the store that holds it."""
+
+    desk: Desk
+    store: Store
+    place: RunPlace
+    described: Any
+
+    def commit(self, stage: str) -> Commit:
+        return read_commit(self.store, self.place, stage)
+
+    def read(self, stage: str, name: str) -> bytes:
+        return read_file(self.store, self.commit(stage).tree, name)
+
+    def results(self) -> dict[str, Any]:
+        """The figures of each evaluation."""
+        return {entry["eval"]: entry["result"] for entry in self.described["results"]}
+
+    def read_what_must_repeat(self) -> dict[str, bytes]:
+        """Adapter, texts and figures, by what they are."""
+        return {
+            "adapter": self.read("train", "adapter/adapter_model.safetensors"),
+            **self._read_texts("base"),
+            **self._read_texts("adapter"),
+            **{name: json.dumps(result, sort_keys=True).encode() for name, result in self.results().items()},
+        }
+
+    def _read_texts(self, evaluation: str) -> dict[str, bytes]:
+        tree = self.commit(f"generate/{evaluation}/0").tree
+        parts = [name for name in read_tree(self.store, tree) if is_part(name)]
+        assert parts
+        return {f"{evaluation}, {part}": body for part, body in read_files(self.store, tree, parts).items()}
+
+
+def prepare_inputs(root: Path) -> Path:
+    """The demo's folder as `make demo` prepares it."""
+    (root / "jobs").mkdir()
+    shutil.copy(ROOT / FILE, root / FILE)
+    answer = Desk(folder=root).tandem("demo", "prepare", "demo")
+    assert answer.code == 0, answer.err
+    return root
+
+
+def run_demo(desk: Desk, store_url: str) -> Finished:
+    """Run it undisturbed."""
+    answer = desk.tandem("run", FILE, "--store", store_url, "-o", "json")
+    assert answer.code == 0, answer.err
+    return find_finished(desk, store_url, json.loads(answer.out))
+
+
+def find_finished(desk: Desk, store_url: str, described: Any) -> Finished:
+    """A demo that has ended; described is what the last command printed."""
+    store = open_store(store_url)
+    place, _ = find_run(store, "local", "demo")
+    return Finished(desk=desk, store=store, place=place, described=described)
