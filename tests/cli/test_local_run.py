@@ -70,7 +70,7 @@ def test_wrong_settings_are_one_line(finished: Desk) -> None:
     (finished.folder / "wrong.yaml").write_text("judge: {kind: oracle}\n")
     answer = finished.tandem("score", "small", "--settings", "wrong.yaml")
     assert answer.code == 78
-    assert answer.err.startswith("tandem: wrong.yaml: judge.kind:")
+    assert answer.err.startswith("tandem: wrong.yaml:1: judge.kind:")
 
 
 def test_changed_data_under_an_unchanged_file_are_refused(tmp_path: Path) -> None:

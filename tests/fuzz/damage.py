@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -139,9 +140,16 @@ values: st.SearchStrategy[Any] = (
 
 
 def fuzzing(examples: int) -> settings:
-    """So many examples, the same ones each time."""
+    """So many examples, the same ones each time; FUZZ_TIMES=20 in the environment takes 20 times as many new ones."""
+    times = int(os.environ.get("FUZZ_TIMES", "1"))
     slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    return settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=slow)
+    return settings(
+        max_examples=examples * times,
+        derandomize=times == 1,
+        deadline=None,
+        database=None,
+        suppress_health_check=slow,
+    )
 
 
 def damaged_json(document: Any, *, indent: int | None = None) -> st.SearchStrategy[bytes]:

@@ -15,7 +15,7 @@ from tandem.inputs import Resolver
 from tests.fuzz.damage import damaged_json, damaged_lines, expect_clear_faults, fuzzing, read_or_faults
 from tests.spec.runs import parse, run_file
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 SAMPLES: list[dict[str, Any]] = [
     {

@@ -14,7 +14,7 @@ from tandem.stage.facts import Facts, read_facts, to_environment
 from tandem.store.layout import RunPlace
 from tests.fuzz.damage import damaged_bytes, damaged_json, fuzzing, read_or_faults
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 FACTS = to_environment(
     Facts(

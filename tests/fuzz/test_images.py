@@ -20,7 +20,7 @@ from tandem.model.images import MAX_PIXELS, open_image, probe_image
 from tandem.model.tiles import count_tiles, cut_tiles
 from tests.fuzz.damage import damaged_bytes, expect_clear, expect_clear_faults, fuzzing
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore::UserWarning")]
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
@@ -146,6 +146,7 @@ HOSTILE = {
     "2^32 samples a pixel": tiff(*GREY, (273, 4, 1, 8), (277, 4, 1, 2**32 - 1), (278, 4, 1, 10), (279, 4, 1, 100)),
     "tiles of 60,000 pixels": tiff(*GREY, (277, 3, 1, 1), (322, 4, 1, 60_000), (323, 4, 1, 60_000), (324, 4, 1, 8)),
     "a place beyond any file": b"II+\0\x08\0\0\0" + b"\xff" * 8,
+    "a next page beyond any file": b"II+\0" + struct.pack("<HHQ", 8, 0, 2**63 - 1),
     "thousands of scans": jpeg_of_many_scans(3_000),
 }
 

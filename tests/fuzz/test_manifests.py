@@ -9,7 +9,7 @@ from tandem.store.keys import check_key
 from tandem.store.manifest import SCHEMA, decode_manifest, encode_manifest
 from tests.fuzz.damage import damaged_json, fuzzing, read_or_faults, write_json
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 MANIFEST = {
     "files": {

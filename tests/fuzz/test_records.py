@@ -25,7 +25,7 @@ from tests.evaluate.test_score import prediction, scoring
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_lines, fuzzing, read_or_faults
 from tests.spec.runs import parse, run_file
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 AT = "2026-01-01T00:00:00+00:00"
 PREDICTIONS = [

@@ -13,7 +13,7 @@ from tandem.spec import Submission, parse_run
 from tests.fuzz.damage import damaged_bytes, damaged_json, fuzzing, read_or_faults
 from tests.spec.runs import run_file
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 JOBS = Path(__file__).parents[2] / "jobs"
 RUN: dict[str, Any] = run_file(

@@ -15,7 +15,7 @@ from tandem.train.meta import BadSample, read_meta, scan_samples
 from tests.fuzz.damage import damaged_json, damaged_lines, expect_clear_faults, fuzzing, read_or_faults, write_json
 from tests.spec.runs import parse, run_file
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 META: dict[str, Any] = {
     "one": {"root": "images", "annotation": "a.jsonl", "data_augment": False, "repeat_time": 2},

@@ -95,6 +95,12 @@ def test_a_misspelt_key_is_answered_with_the_right_one(key: str) -> None:
     ]
 
 
+def test_a_whole_number_that_no_json_reader_keeps_exact_is_refused_however_it_is_written() -> None:
+    assert faults_of(YAML.replace("epochs: 1", "epochs: 1\n    workers: 9007199254740992.0")) == [
+        "run.yaml:10: spec.train.workers: is more than 2^53 - 1. Give a smaller number."
+    ]
+
+
 def test_a_key_with_a_line_break_stays_on_one_line() -> None:
     (fault,) = faults_of(YAML + '  "a\\nb\\u2028": 1\n')
     assert len(fault.splitlines()) == 1

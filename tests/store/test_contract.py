@@ -128,6 +128,13 @@ def test_the_folder_of_an_object_is_no_object(kept: Kept) -> None:
         kept.store.get("a")
 
 
+def test_an_object_that_is_too_large_to_be_read_whole_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put_if_absent("giant", b"12345")
+    monkeypatch.setattr("tandem.store.contract.LARGEST_READ", 4)
+    with pytest.raises(Corrupt, match="it has 5 bytes, and 4 are the most"):
+        store.get("giant")
+
+
 def test_a_listing_is_in_key_order_and_knows_sizes(store: Store) -> None:
     for key in ["z", "a/b", "a.txt", "a-b", "a0", "aa/x/y", "a/a/a"]:
         store.put_if_absent(key, b"x" * len(key))

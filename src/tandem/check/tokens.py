@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from tandem.errors import BadData, Fault
+from tandem.model.json_files import read_bytes, read_object
 from tandem.model.loading import SPECIAL_TOKENS
 from tandem.train.samples import Length
 
@@ -44,9 +44,11 @@ def read_tokenizer(folder: Path) -> JsonTokenizer:
 
     path = folder / "tokenizer.json"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-        settings = json.loads((folder / "tokenizer_config.json").read_bytes())
+        settings = read_object(folder / "tokenizer_config.json")
         add_bos, bos = bool(settings.get("add_bos_token", False)), settings.get("bos_token")
+        tokenizer = Tokenizer.from_buffer(read_bytes(path))
+    except BadData:
+        raise
     except Exception as error:  # noqa: BLE001 - the library raises bare Exception for every kind of broken file
         raise BadData(_broken(folder, str(error))) from None
     missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]

@@ -10,9 +10,12 @@ from tandem.check.run import check_run
 from tandem.check.text import draw_facts
 from tandem.cli.console import print_json, print_text, tell
 from tandem.cli.places import cache_folder
-from tandem.errors import TandemError
+from tandem.errors import BadConfiguration, Fault, TandemError
 from tandem.inputs import Resolver
 from tandem.spec import Submission, load_run
+
+_MOST_GPU_MEMORY = 2**20
+"""GiB."""
 
 
 def check_file(path: Path, store_url: str | None, *, strict: bool, gpu_memory: float | None, as_json: bool) -> int:
@@ -21,7 +24,7 @@ def check_file(path: Path, store_url: str | None, *, strict: bool, gpu_memory: f
     `gpu_memory` (GiB) is that of the GPUs that the Run is meant for: they need not be in this machine.
     """
     submission = load_run(path)
-    memory = None if gpu_memory is None else int(gpu_memory * 2**30)
+    memory = None if gpu_memory is None else _to_bytes(gpu_memory)
     report = check_submission(submission, store_url, strict=strict, gpu_memory=memory, gpus=0)
     code = 0
     try:
@@ -35,6 +38,13 @@ def check_file(path: Path, store_url: str | None, *, strict: bool, gpu_memory: f
     print_text(draw_facts(report.facts))
     print_text(f"{submission.id}: " + ("ready to run" if code == 0 else "not ready"))
     return code
+
+
+def _to_bytes(gpu_memory: float) -> int:
+    if not 0 < gpu_memory < _MOST_GPU_MEMORY:
+        what = f"{gpu_memory} is not the memory of a GPU in GiB"
+        raise BadConfiguration(Fault(where="--gpu-memory", what=what, remedy="Give a number such as 80."))
+    return int(gpu_memory * 2**30)
 
 
 def check_submission(

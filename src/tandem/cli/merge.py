@@ -36,13 +36,20 @@ class Ingredients:
 def merge_run(wanted: str, destination: Path, store_url: str, *, checkpoint: str, base: str | None) -> None:
     """Merge the adapter of a Run, or of a folder, with the base model that it was trained on."""
     with tempfile.TemporaryDirectory(prefix="tandem-merge-") as work:
-        if (Path(wanted) / "adapter_config.json").is_file():
+        if _is_adapter(Path(wanted)):
             found = _use_folder(Path(wanted), checkpoint)
         else:
             found = _fetch_from_run(wanted, store_url, checkpoint, Path(work))
         if base is not None:
             found = replace(found, base=_refer(base), home=Path.cwd())
         _merge(found, destination)
+
+
+def _is_adapter(folder: Path) -> bool:
+    try:
+        return (folder / "adapter_config.json").is_file()
+    except OSError:  # a name that the file system does not allow
+        return False
 
 
 def read_checkpoint(text: str) -> tuple[Subject, int | None]:

@@ -13,6 +13,8 @@ from tandem.errors import BadData, Fault
 from tandem.model.prompt import INTERNVL2_5, TEMPLATES, Template
 
 CARD_NAME = "tandem.json"
+_LARGEST = 2**20
+"""Bytes; what is cut off there is no JSON."""
 
 
 class CardSection(BaseModel):
@@ -88,7 +90,8 @@ def read_card(folder: Path) -> AdapterCard:
     """Read the card of an adapter. Raises BadData with every fault if it is missing or not valid."""
     path = folder / CARD_NAME
     try:
-        body = path.read_bytes()
+        with path.open("rb") as file:
+            body = file.read(_LARGEST + 1)
     except OSError as error:
         raise BadData(
             Fault(

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tandem.errors import BadConfiguration, BadData, Fault
-from tandem.model.convert_config import AGAIN, RemoteConfig, describe_native, read_object, read_remote_config
+from tandem.model.convert_config import RemoteConfig, describe_native, read_remote_config
 from tandem.model.convert_names import Cut, is_ignored, map_name
 from tandem.model.convert_tokenizer import ConvertedTokenizer, convert_tokenizer, write_tokenizer
 from tandem.model.convert_weights import DTYPES, SHARD_BYTES, Stored, list_weights, read_tensor, size_of, write_weights
 from tandem.model.info import ModelInfo, read_model_info
-from tandem.model.loading import load_tokenizer
+from tandem.model.json_files import AGAIN, read_object
+from tandem.model.loading import library_faults, load_tokenizer
 from tandem.model.prompt import INTERNVL2_5
 from tandem.model.tiles import IMAGENET_MEAN, IMAGENET_STD
 
@@ -118,12 +119,11 @@ def expect_weights(native: dict[str, Any], *, tied: bool, where: Path) -> dict[s
     import torch
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    try:
-        with torch.device("meta"):
-            model: Any = InternVLForConditionalGeneration(InternVLConfig.from_dict(native))
-    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        what = f"transformers does not accept its settings ({' '.join(str(error).split())[:300]})"
-        raise BadData(Fault(where=str(where / "config.json"), what=what, remedy=AGAIN)) from None
+    with (
+        library_faults(where / "config.json", "transformers does not accept its settings", AGAIN),
+        torch.device("meta"),
+    ):
+        model: Any = InternVLForConditionalGeneration(InternVLConfig.from_dict(native))
     shapes = {disk_name(name): tuple(weight.shape) for name, weight in model.state_dict().items()}
     if tied:
         del shapes[OUTPUT_LAYER]
@@ -144,13 +144,13 @@ def written_whole(destination: Path) -> Iterator[Path]:
 
     Raises BadConfiguration if `destination` is there already or cannot be written.
     """
-    if destination.exists():
-        what = "is there already"
-        raise BadConfiguration(
-            Fault(where=str(destination), what=what, remedy="Give a folder that does not exist yet.")
-        )
     partial = destination.parent / f".{destination.name}.partial-{os.getpid()}"
     try:
+        if destination.exists():
+            what = "is there already"
+            raise BadConfiguration(
+                Fault(where=str(destination), what=what, remedy="Give a folder that does not exist yet.")
+            )
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -291,11 +291,8 @@ def _refuse_unknown_generation(path: Path, settings: dict[str, Any]) -> None:
     import transformers
 
     generation: Any = transformers.GenerationConfig
-    try:
+    with library_faults(path, "transformers does not accept it", "Mend it, or take it away."):
         generation(**settings).validate()
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        what = f"transformers does not accept it ({' '.join(str(error).split())[:300]})"
-        raise BadData(Fault(where=str(path), what=what, remedy="Mend it, or take it away.")) from None
 
 
 def _describe_images(config: RemoteConfig) -> dict[str, Any]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from tandem.errors import BadData, Fault
+from tandem.model.json_files import Layers, Size, read_object
 from tandem.model.prompt import TEMPLATES
-
-AGAIN = "Download the checkpoint again."
-LARGEST_JSON = 64 * 2**20
-"""Bytes: no file of settings or vocabulary that was ever published with an InternVL is larger."""
 
 QWEN2, INTERNLM2 = "Qwen2ForCausalLM", "InternLM2ForCausalLM"
 
-Size = Annotated[int, Field(ge=1, le=2**24)]
-Layers = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 TokenIds = int | list[int] | None
@@ -120,26 +114,6 @@ class RemoteConfig(Section):
     def system(self) -> str:
         """The system message of conversations that bring none."""
         return self.system_message or TEMPLATES[self.template].system_message
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises BadData if it is missing, too large to be one of a checkpoint's, or not JSON."""
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise BadData(Fault(where=str(path), what="is far larger than such a file ever is", remedy=AGAIN))
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise BadData(Fault(where=str(path), what=f"cannot be read ({error.strerror})", remedy=AGAIN)) from None
-    except (ValueError, RecursionError) as error:
-        raise BadData(Fault(where=str(path), what=f"is not JSON ({str(error)[:200]})", remedy=AGAIN)) from None
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises BadData as read_json does, and if it is something else."""
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise BadData(Fault(where=str(path), what="is not a JSON object", remedy=AGAIN))
-    return value
 
 
 def read_remote_config(folder: Path) -> RemoteConfig:

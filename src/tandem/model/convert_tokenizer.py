@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tandem.errors import BadConfiguration, BadData, Fault
-from tandem.model.convert_config import AGAIN, INTERNLM2, LARGEST_JSON, RemoteConfig, read_json, read_object
+from tandem.model.convert_config import INTERNLM2, RemoteConfig
+from tandem.model.json_files import AGAIN, read_bytes, read_json, read_object
 from tandem.model.loading import SPECIAL_TOKENS
 from tandem.model.tiny import SPLIT_WORDS
 
@@ -147,7 +148,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 def _read_merges(path: Path, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
     pairs = []
-    for number, line in enumerate(_read_bytes(path).decode("utf-8", "replace").split("\n"), start=1):
+    for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").split("\n"), start=1):
         if not line.strip() or (number == 1 and line.startswith("#version")):
             continue
         left, _, right = line.rstrip("\r").partition(" ")
@@ -202,7 +203,7 @@ def _parse_sentencepiece(path: Path) -> Any:
     schema: Any = sentencepiece_model_pb2_new
     model = schema.ModelProto()
     try:
-        model.ParseFromString(_read_bytes(path))
+        model.ParseFromString(read_bytes(path))
     except DecodeError:
         raise BadData(Fault(where=str(path), what="is not a SentencePiece model", remedy=AGAIN)) from None
     rules, texts = model.normalizer_spec, [piece.piece for piece in model.pieces]
@@ -292,12 +293,3 @@ def _describe(tokenizer: Tokenizer, settings: dict[str, Any], *, internlm2: bool
         "video_token": video,  # asked for by the processor; a text with "<video>" in it must not become a new token
         "extra_special_tokens": {**ROLES, "video_token": video},
     }
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise BadData(Fault(where=str(path), what="is far larger than such a file ever is", remedy=AGAIN))
-        return path.read_bytes()
-    except OSError as error:
-        raise BadData(Fault(where=str(path), what=f"cannot be read ({error.strerror})", remedy=AGAIN)) from None

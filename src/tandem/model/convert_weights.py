@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tandem.errors import BadData, Fault
-from tandem.model.convert_config import AGAIN, read_object
-from tandem.model.info import INDEX, SINGLE
+from tandem.model.info import INDEX, SINGLE, read_index
+from tandem.model.json_files import AGAIN
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def list_weights(folder: Path) -> list[Stored]:
     twice, of a type that no InternVL has, or not where the index says.
     """
     index = folder / INDEX
-    wanted = _read_index(index) if index.is_file() else None
+    wanted = read_index(index) if index.is_file() else None
     if wanted is None and not (folder / SINGLE).is_file():
         raise BadData(_describe_absence(folder))
     found: dict[str, Stored] = {}
@@ -163,16 +163,6 @@ def _to_bytes(tensor: torch.Tensor, weight: Weight) -> memoryview:
         raise ValueError(f"{weight.name}: {tensor.dtype} {tensor.shape}, not {weight.dtype} {weight.shape} as planned")
     flat: Any = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)
-
-
-def _read_index(index: Path) -> dict[str, str]:
-    places = read_object(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise BadData(_fault(index, "is not a weight index"))
-    for file in places.values():
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise BadData(_fault(index, f"names {str(file)[:100]!r}, which is no safetensors file beside it"))
-    return places
 
 
 def read_header(file: Path) -> list[Stored]:

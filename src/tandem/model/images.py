@@ -44,6 +44,8 @@ _LASTING = {
     errno.ELOOP: "is a link that leads to itself",
     errno.ENAMETOOLONG: "has a name that the file system does not allow",
 }
+_NOT_A_PLACE = (errno.EINVAL, errno.EOVERFLOW)
+"""What the system answers where a broken file sends its reader to a place that no file has."""
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError, EOFError, AttributeError,
     RuntimeError, MemoryError, ArithmeticError, AssertionError, struct.error, zlib.error,
@@ -168,7 +170,7 @@ def _too_large(where: str, what: str, max_pixels: int) -> Fault:
 
 def _translate(error: Exception, where: str) -> TandemError:
     number = error.errno if isinstance(error, OSError) else None
-    if number is None:
+    if number is None or number in _NOT_A_PLACE:
         what = f"the image is truncated or broken ({str(error) or type(error).__name__})"
         return BadData(Fault(where=where, what=what, remedy="Copy or export it again."))
     if number in _LASTING:

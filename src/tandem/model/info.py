@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tandem.errors import BadConfiguration, BadData, Fault
+from tandem.model.json_files import AGAIN, Layers, Size, read_object
 from tandem.model.tiles import TileGeometry, tokens_per_tile
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+
+Side = Size | Annotated[list[Size], Field(min_length=2, max_length=2)]
+"""Pixels: of both sides, or of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,42 +71,71 @@ def read_model_info(folder: Path) -> ModelInfo:
     publications; BadData for weights that are missing, damaged or not safetensors.
     """
     config = _read_config(folder)
-    vision, text = _section(config, "vision_config", folder), _section(config, "text_config", folder)
+    vision, text = config.vision_config, config.text_config
     sizes = _read_weights(folder)
-    try:
-        tile, patch = _side(vision["image_size"]), _side(vision["patch_size"])
-        downsample = float(config.get("downsample_ratio", 0.5))
-        return ModelInfo(
-            folder=folder,
-            tile_size=tile,
-            patch_size=patch,
-            downsample=downsample,
-            tokens_per_tile=tokens_per_tile(tile, patch, downsample),
-            image_token_id=int(config["image_token_id"]),
-            vocab_size=int(text["vocab_size"]),
-            text_model=str(text["model_type"]),
-            text_hidden_size=int(text["hidden_size"]),
-            text_intermediate_size=int(text["intermediate_size"]),
-            text_layers=int(text["num_hidden_layers"]),
-            text_heads=int(text["num_attention_heads"]),
-            text_kv_heads=int(text.get("num_key_value_heads") or text["num_attention_heads"]),
-            text_positions=int(text["max_position_embeddings"]),
-            vision_hidden_size=int(vision["hidden_size"]),
-            vision_layers=int(vision["num_hidden_layers"]),
-            vision_heads=int(vision["num_attention_heads"]),
-            vision_parameters=sizes.vision,
-            projector_parameters=sizes.projector,
-            language_parameters=sizes.language,
-            weight_bytes=sizes.bytes,
-        )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise BadConfiguration(
-            Fault(
-                where=str(folder / "config.json"),
-                what=f"does not describe an InternVL model ({type(error).__name__}: {error})",
-                remedy="Download the checkpoint again.",
-            )
-        ) from None
+    tile, patch = _side(vision.image_size), _side(vision.patch_size)
+    return ModelInfo(
+        folder=folder,
+        tile_size=tile,
+        patch_size=patch,
+        downsample=config.downsample_ratio,
+        tokens_per_tile=tokens_per_tile(tile, patch, config.downsample_ratio),
+        image_token_id=config.image_token_id,
+        vocab_size=text.vocab_size,
+        text_model=text.model_type,
+        text_hidden_size=text.hidden_size,
+        text_intermediate_size=text.intermediate_size,
+        text_layers=text.num_hidden_layers,
+        text_heads=text.num_attention_heads,
+        text_kv_heads=text.num_key_value_heads or text.num_attention_heads,
+        text_positions=text.max_position_embeddings,
+        vision_hidden_size=vision.hidden_size,
+        vision_layers=vision.num_hidden_layers,
+        vision_heads=vision.num_attention_heads,
+        vision_parameters=sizes.vision,
+        projector_parameters=sizes.projector,
+        language_parameters=sizes.language,
+        weight_bytes=sizes.bytes,
+    )
+
+
+class _Section(BaseModel):
+    """A part of config.json; what is not read here is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, protected_namespaces=())
+
+
+class _Vision(_Section):
+    image_size: Side
+    patch_size: Side
+    hidden_size: Size
+    num_hidden_layers: Layers
+    num_attention_heads: Size
+
+
+class _Text(_Section):
+    model_type: str
+    vocab_size: Size
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Layers
+    num_attention_heads: Size
+    num_key_value_heads: Size | None = None
+    max_position_embeddings: Size
+
+
+class _Config(_Section):
+    vision_config: _Vision
+    text_config: _Text
+    image_token_id: Annotated[int, Field(ge=0, lt=2**24)]
+    downsample_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _check_tile(self) -> Self:
+        tile, patch = _side(self.vision_config.image_size), _side(self.vision_config.patch_size)
+        if tokens_per_tile(tile, patch, self.downsample_ratio) < 1:
+            raise ValueError("a tile of image_size has no token: it holds too few patches of patch_size")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +146,7 @@ class _WeightSizes:
     bytes: int
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> _Config:
     path = folder / "config.json"
     if not folder.is_dir() or not path.is_file():
         what = "holds no config.json" if folder.is_dir() else "there is no such model folder"
@@ -120,13 +154,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
             Fault(where=str(folder), what=what, remedy="Give the folder of an InternVL checkpoint as model.source.")
         )
     try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadConfiguration(
-            Fault(where=str(path), what=f"is not JSON ({error})", remedy="Download the checkpoint again.")
-        ) from None
-    if not isinstance(config, dict):
-        config = {}
+        config = read_object(path)
+    except BadData as error:
+        raise BadConfiguration(error.faults) from None
     kind = config.get("model_type")
     if kind == "internvl_chat" or "auto_map" in config:
         raise BadConfiguration(
@@ -144,16 +174,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
                 remedy="Use an InternVL checkpoint in the native format, such as OpenGVLab/InternVL3-2B-hf.",
             )
         )
-    return config
-
-
-def _section(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    section = config.get(name)
-    if isinstance(section, dict):
-        return section
-    raise BadConfiguration(
-        Fault(where=str(folder / "config.json"), what=f"has no {name}", remedy="Download the checkpoint again.")
-    )
+    try:
+        return _Config.model_validate(config)
+    except ValidationError as error:
+        raise BadConfiguration(
+            [
+                Fault(
+                    where=f"{path}: {'.'.join(map(str, item['loc']))}".removesuffix(": "),
+                    what=f"does not describe an InternVL model ({item['msg']})",
+                    remedy=AGAIN,
+                )
+                for item in error.errors(include_url=False, include_input=False, include_context=False)
+            ]
+        ) from None
 
 
 def _read_weights(folder: Path) -> _WeightSizes:
@@ -181,13 +214,7 @@ def _read_weights(folder: Path) -> _WeightSizes:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BadData(
-                Fault(where=str(index), what=f"is not a weight index ({error})", remedy="Download this file again.")
-            ) from None
-        return [folder / str(name) for name in names]
+        return [folder / name for name in sorted(set(read_index(index).values()))]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
@@ -195,6 +222,18 @@ def _weight_files(folder: Path) -> list[Path]:
     raise BadData(
         Fault(where=str(folder), what=what, remedy="Use a checkpoint whose weights are in safetensors files.")
     )
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """The file of each weight. Raises BadData for what is no index, or names other files than those beside it."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise BadData(Fault(where=str(index), what="is not a weight index", remedy=AGAIN))
+    for file in places.values():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            what = f"names {str(file)[:100]!r}, which is no safetensors file beside it"
+            raise BadData(Fault(where=str(index), what=what, remedy=AGAIN))
+    return places
 
 
 def _read_shapes(file: Path) -> list[tuple[str, list[int]]]:
@@ -214,8 +253,8 @@ def _part_of(name: str) -> str:
     return "projector" if "multi_modal_projector" in name else "language"
 
 
-def _side(size: Any) -> int:
-    return int(size[0]) if isinstance(size, list) else int(size)
+def _side(size: int | list[int]) -> int:
+    return size[0] if isinstance(size, list) else size
 
 
 def _product(shape: list[int]) -> int:

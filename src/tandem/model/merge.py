@@ -27,15 +27,14 @@ from tandem.model.convert import (
     write_json,
     written_whole,
 )
-from tandem.model.convert_config import read_object
 from tandem.model.convert_weights import SHARD_BYTES, Stored, list_weights, read_header, read_tensor, write_weights
 from tandem.model.info import INDEX, read_model_info
-from tandem.model.loading import ADAPTER_WEIGHTS, load_tokenizer
+from tandem.model.json_files import read_object
+from tandem.model.loading import ADAPTER_SETTINGS, ADAPTER_WEIGHTS, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-ADAPTER_SETTINGS = "adapter_config.json"
 _ANOTHER = "Merge an adapter that tandem trained; others can be merged with peft's merge_and_unload."
 _PAIR = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
 _NOT_COPIED = (INDEX, CARD_NAME, "chat_template.json", "chat_template.jinja")

@@ -132,7 +132,7 @@ def find_run(store: Store, namespace: str, wanted: str) -> tuple[RunPlace, bytes
     if len(matching) == 1:
         return matching[0], store.get(matching[0].record)
     what = "no Run has this id" if not matching else f"{len(matching)} Runs have ids that start so"
-    raise BadConfiguration(Fault(where=wanted, what=what, remedy="See `tandem list` for the ids."))
+    raise BadConfiguration(Fault(where=f"RUN {wanted!r}", what=what, remedy="See `tandem list` for the ids."))
 
 
 def _require_same(stored: RunRecord, ours: RunRecord) -> None:

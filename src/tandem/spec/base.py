@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from tandem.spec.yaml12 import MAX_INTEGER
 
 BROKEN_RULE = "broken_rule"
 """The error type of a rule between fields, as it appears in pydantic's list of errors."""
@@ -26,6 +28,19 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="after")
+    def _check_exactness(self) -> Self:
+        given = ((field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items())
+        refuse(
+            self,
+            [
+                BrokenRule(place=(key,), what="is more than 2^53 - 1", remedy="Give a smaller number.")
+                for key, value in given
+                if isinstance(value, int) and abs(value) > MAX_INTEGER
+            ],
+        )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -22,6 +22,8 @@ MAX_BYTES = 500_000
 """A Kubernetes object cannot be larger than etcd's 1.5 MB, and carries its managed fields too."""
 
 REFERENCE = "docs/run-file.md"
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys and list indices from the top of the file."""
@@ -40,15 +42,7 @@ class Submission:
 
 def load_run(path: Path) -> Submission:
     """Read and validate a Run file. Raises BadConfiguration with every fault, each with its line."""
-    try:
-        with path.open("rb") as file:
-            body = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadConfiguration(
-            Fault(where=str(path), what=f"cannot be read ({reason})", remedy="Give the path of a Run file.")
-        ) from None
-    return parse_run(body, name=str(path), folder=path.resolve().parent)
+    return parse_run(_read(path, "a Run file"), name=str(path), folder=path.resolve().parent)
 
 
 def parse_run(body: bytes, *, name: str, folder: Path) -> Submission:
@@ -56,24 +50,49 @@ def parse_run(body: bytes, *, name: str, folder: Path) -> Submission:
 
     Raises BadConfiguration with every fault.
     """
-    document = _parse(body, name)
-    try:
-        # As strict as a Kubernetes API server: "50" is no number, and 1.0 is a whole one.
-        run = Run.model_validate_json(canonical_json(document.value), strict=True)
-    except ValidationError as error:
-        problems = sorted(error.errors(include_url=False), key=lambda problem: document.line_of(problem["loc"]))
-        raise BadConfiguration([_describe(name, document, problem) for problem in problems]) from None
+    document = _parse(body, name, "Start from a file under jobs/, such as jobs/demo.yaml.")
+    run = _validate(Run, document, name)
     spec = document.value["spec"]
     return Submission(run=run, spec=spec, folder=folder, id=run_id(run.metadata.name, spec))
 
 
-def _parse(body: bytes, name: str) -> Document:
+def load_part(path: Path, kind: type[SectionT], *, place: Place) -> SectionT:
+    """Read and validate a file with some keys of one section, which has this place in a Run file.
+
+    Raises BadConfiguration with every fault, each with its line.
+    """
+    remedy = f"Write keys of {_section_title(place)} as in a Run file (see {REFERENCE})."
+    return _validate(kind, _parse(_read(path, "a YAML file"), str(path), remedy), str(path), place)
+
+
+def _read(path: Path, wanted: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadConfiguration(
+            Fault(where=str(path), what=f"cannot be read ({reason})", remedy=f"Give the path of {wanted}.")
+        ) from None
+
+
+def _validate(kind: type[SectionT], document: Document, name: str, above: Place = ()) -> SectionT:
+    """`above`: the place that the document has in a Run file."""
+    try:
+        # As strict as a Kubernetes API server: "50" is no number, and 1.0 is a whole one.
+        return kind.model_validate_json(canonical_json(document.value), strict=True)
+    except ValidationError as error:
+        problems = sorted(error.errors(include_url=False), key=lambda problem: document.line_of(problem["loc"]))
+        raise BadConfiguration([_describe(name, document, problem, above) for problem in problems]) from None
+
+
+def _parse(body: bytes, name: str, example: str) -> Document:
     if len(body) > MAX_BYTES:
         raise BadConfiguration(
             Fault(
                 where=name,
                 what=f"has more than {MAX_BYTES} bytes",
-                remedy="A Run file names its data; it does not hold them.",
+                remedy="Such a file names its data; it does not hold them.",
             )
         )
     try:
@@ -88,18 +107,16 @@ def _parse(body: bytes, name: str) -> Document:
         raise BadConfiguration(Fault(where=where, what=error.what, remedy=error.remedy)) from None
     if not isinstance(document.value, dict):
         what = "is empty" if document.value is None else "is not a mapping of keys to values"
-        raise BadConfiguration(
-            Fault(where=name, what=what, remedy="Start from a file under jobs/, such as jobs/demo.yaml.")
-        )
+        raise BadConfiguration(Fault(where=name, what=what, remedy=example))
     return document
 
 
-def _describe(name: str, document: Document, problem: Any) -> Fault:
+def _describe(name: str, document: Document, problem: Any, above: Place) -> Fault:
     place: Place = tuple(problem["loc"])
     where = f"{name}:{document.line_of(place)}"
     if place:
         where += f": {_path(place)}"
-    what, remedy = _explain(place, problem)
+    what, remedy = _explain((*above, *place), problem)
     return Fault(where=where, what=what, remedy=remedy)
 
 

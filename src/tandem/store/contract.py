@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tandem.errors import PermanentError
+from tandem.errors import Fault, PermanentError
 
 
 class AlreadyThere(PermanentError):
@@ -70,7 +70,10 @@ class Store(Protocol):
         ...
 
     def get(self, key: str) -> bytes:
-        """Read a whole object. Raises NotThere, and Corrupt where the store itself can tell."""
+        """Read a whole object. Raises NotThere, and Corrupt where the store itself can tell.
+
+        What is read so is in memory: Corrupt is also one of more than LARGEST_READ bytes.
+        """
         ...
 
     def get_file(self, key: str, path: Path, expected: FileDigest) -> None:
@@ -94,6 +97,17 @@ class Store(Protocol):
         It does not look at what lies in them.
         """
         ...
+
+
+LARGEST_READ = 2**30
+"""Bytes of an object that is read whole: a record, or predictions in parts, which have some megabytes."""
+
+
+def refuse_giant(size: int, *, where: str) -> None:
+    """Raise Corrupt for an object that is too large to be read whole."""
+    if size > LARGEST_READ:
+        what, remedy = f"it has {size} bytes, and {LARGEST_READ} are the most", "Something else wrote it: do not use it"
+        raise Corrupt(Fault(where=where, what=what, remedy=remedy))
 
 
 Manifest = dict[str, FileDigest]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tandem.errors import BadConfiguration, BadData, Fault
-from tandem.store.contract import AlreadyThere, Entry, FileDigest, NotThere
+from tandem.store.contract import AlreadyThere, Entry, FileDigest, NotThere, refuse_giant
 from tandem.store.files import digest_of_chunks, read_chunks, receive, typed_os_errors, written_aside
 from tandem.store.keys import INCOMING, check_folder, check_key, check_prefix
 
@@ -34,7 +34,11 @@ class Directory:
 
     def get(self, key: str) -> bytes:
         """See Store."""
-        return b"".join(self._read(key))
+        chunks = self._read(key)
+        with typed_os_errors(self._where(key)):
+            size = self._path(key).stat().st_size
+        refuse_giant(size, where=self._where(key))
+        return b"".join(chunks)
 
     def get_file(self, key: str, path: Path, expected: FileDigest) -> None:
         """See Store."""

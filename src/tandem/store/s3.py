@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tandem.errors import BadConfiguration, Fault, TandemError, Unavailable
-from tandem.store.contract import AlreadyThere, Entry, FileDigest, NotThere
+from tandem.store.contract import AlreadyThere, Entry, FileDigest, NotThere, refuse_giant
 from tandem.store.files import CHUNK, digest_of, digest_of_chunks, receive, require_equal
 from tandem.store.keys import check_folder, check_key, check_prefix, join
 from tandem.store.parallel import in_parallel
@@ -151,6 +151,7 @@ class Bucket:
 
         def read() -> tuple[bytes, str | None]:
             answer = self._client.get_object(Bucket=self._bucket, Key=full)
+            refuse_giant(answer["ContentLength"], where=self._where(key))
             return answer["Body"].read(), answer["Metadata"].get(_SHA256)
 
         body, sha256 = self._ask(self._where(key), read)

@@ -30,14 +30,14 @@ class Measurement(BaseModel):
 class Progress(BaseModel):
     """How far a checkpoint is, and what it can be continued by."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     schema_: Literal["tandem.dev/checkpoint/v1"] = Field(default="tandem.dev/checkpoint/v1", alias="schema")
     step: int = Field(ge=1)
     """Optimizer steps done."""
     steps: int = Field(ge=1)
     """Optimizer steps of the whole training."""
-    ranks: int = Field(ge=1)
+    ranks: int = Field(ge=1, le=2**16)
     """Processes whose states are in it."""
     zero_stage: int
     data: str

@@ -67,6 +67,9 @@ def _choose(store: Store, prefix: str, folder: Path, *, ranks_wanted: int) -> Re
         except (Corrupt, NotThere, BadData, ValidationError, OSError) as error:
             _pass_over(source, _first_line(error))
             continue
+        if progress.step != step:
+            _pass_over(source, f"its {PROGRESS} says step {progress.step}")
+            continue
         lacking = next(_list_lacking(target, progress), None)
         if lacking is not None:
             _pass_over(source, f"{lacking} is not in it")
