@@ -58,7 +58,7 @@ class Desk:
 
     def start_both(self) -> None:
         for stage in (GENERATE, SCORE):
-            self.backend.start(Start(stage=stage.name, number=1))
+            self.backend.start([Start(stage=stage.name, number=1)])
 
     def end(self, kind: str, code: int) -> None:
         (self.folder / kind).write_text(str(code))

@@ -39,3 +39,22 @@ def test_garbage_is_refused_and_never_a_traceback(uri: str, stage: str, attempt:
     with pytest.raises(BadConfiguration) as caught:
         read_facts(environment)
     assert [fault.where for fault in caught.value.faults] == ["RUN_URI", "ATTEMPT", "STAGE"]
+
+
+def of_shards(listed: str, index: str | None) -> dict[str, str]:
+    place = RunPlace(namespace="team", run_id="demo-0123456789")
+    facts = Facts(store_url="s3://b", place=place, run_sha256="ab", stage=f"generate/base/{listed}", attempt=2)
+    return to_environment(facts) | ({} if index is None else {"JOB_COMPLETION_INDEX": index})
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=20, unique=True), st.data())
+def test_each_pod_of_an_indexed_job_makes_the_shard_at_its_index(shards: list[int], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(shards) - 1))
+    facts = read_facts(of_shards(",".join(map(str, shards)), str(index)))
+    assert facts.stage == f"generate/base/{shards[index]}"
+
+
+@pytest.mark.parametrize("index", [None, "2", "-1", "x", "", "\u0661"])
+def test_a_pod_that_cannot_tell_its_shard_refuses(index: str | None) -> None:
+    with pytest.raises(BadConfiguration, match="JOB_COMPLETION_INDEX"):
+        read_facts(of_shards("0,1", index))

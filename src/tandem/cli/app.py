@@ -202,6 +202,27 @@ def demo_report(
     report_demo(file, store, across_preprocessing=across_preprocessing)
 
 
+@app.command()
+def controller(
+    store: StoreUrl = "",
+    namespace: Annotated[
+        str, typer.Option(envvar="POD_NAMESPACE", help="Whose Runs it serves. Without it: the pod's own.")
+    ] = "",
+    profiles: Annotated[Path, typer.Option(help="The folder of profiles, as the chart mounts it.")] = Path(
+        "/etc/tandem/profiles"
+    ),
+    host: Annotated[str, typer.Option(help="Where /healthz, /readyz and /metrics are served.")] = "0.0.0.0",  # noqa: S104
+    port: Annotated[int, typer.Option(help="Their port; 0 takes a free one.")] = 8080,
+    kubeconfig: Annotated[
+        str | None, typer.Option(help="For a controller outside the cluster. Without it: the pod's account.")
+    ] = None,
+) -> None:
+    """Bring the Runs of a cluster's namespace to their end. The chart tandem runs it."""
+    from tandem.cli.controller import run_controller
+
+    run_controller(store, namespace=namespace, profiles=profiles, host=host, port=port, kubeconfig=kubeconfig)
+
+
 @app.command(hidden=True)
 def stage(
     name: Annotated[str, typer.Argument(help="train, generate or score; the STAGE variable says which of them.")],

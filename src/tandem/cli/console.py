@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 import threading
 from typing import Any, TextIO
 
-_PROGRESS = re.compile(r"\b(step|sample|batch|judged) (\d+)/(\d+)")
+from tandem.progress import parse_progress
+
 _BAR_WIDTH = 24
 _UP = "\x1b[1A"
 _ERASE = "\r\x1b[2K"
@@ -54,14 +54,13 @@ class Screen:
 
     def tell_stage_line(self, stage: str, line: str) -> None:
         """Write a stage's line, or draw its progress until there is no more of it."""
-        found = _PROGRESS.search(line)
+        found = parse_progress(line)
         with self._lock:
             if found is None or not self._out.isatty():
                 self._show(f"{stage} | {line}\n")
                 return
-            done, total = int(found[2]), int(found[3])
-            bar = f"{stage} {draw_bar(done, total)} {line}"[: shutil.get_terminal_size().columns - 1]
-            if done < total:
+            bar = f"{stage} {draw_bar(found.done, found.total)} {line}"[: shutil.get_terminal_size().columns - 1]
+            if found.done < found.total:
                 self._bars[stage] = bar
                 self._show("")
             else:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,41 +88,10 @@ class LocalBackend:
             next_number=next_number,
         )
 
-    def start(self, action: Start) -> None:
-        """Start an attempt in a process group of its own, which cannot outlive this process."""
-        if action.stage.startswith("score/"):
-            ensure_settings(self.store, self.place, self.spec, action.stage)
-        execution = f"{action.number:03d}-{secrets.token_hex(4)}"
-        facts = Facts(
-            store_url=self.store.url,
-            place=self.place,
-            run_sha256=self.record_sha256,
-            stage=action.stage,
-            attempt=action.number,
-        )
-        environment = {
-            **self.environment,
-            **to_environment(facts),
-            "TANDEM_EXECUTION": execution,
-            "TANDEM_PARENT": str(os.getpid()),
-            "TANDEM_CACHE": str(self.cache),
-            "TANDEM_WORK": str(self.scratch / f"{action.stage.replace('/', '-')}-{execution}"),
-        }
-        process = subprocess.Popen(
-            [*self.command, "stage", action.stage.split("/")[0]],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
-        attempt = Attempt(stage=action.stage, number=action.number, state=State.RUNNING, started_at=self.now())
-        outcomes: list[Outcome] = []
-        watcher = threading.Thread(target=self._watch, args=(action.stage, process, outcomes), daemon=True)
-        self.running[action.stage] = Running(attempt=attempt, process=process, watcher=watcher, outcome=outcomes)
-        watcher.start()
+    def start(self, actions: Sequence[Start]) -> None:
+        """Start each attempt in a process group of its own, which cannot outlive this process."""
+        for action in actions:
+            self._start(action)
 
     def stop(self, action: Stop) -> None:
         """Tell an attempt to save its work and end; it is killed if it takes too long."""
@@ -165,6 +134,41 @@ class LocalBackend:
             _kill_group(running.process)
         for running in self.running.values():
             running.process.wait()
+
+    def _start(self, action: Start) -> None:
+        if action.stage.startswith("score/"):
+            ensure_settings(self.store, self.place, self.spec, action.stage)
+        execution = f"{action.number:03d}-{secrets.token_hex(4)}"
+        facts = Facts(
+            store_url=self.store.url,
+            place=self.place,
+            run_sha256=self.record_sha256,
+            stage=action.stage,
+            attempt=action.number,
+        )
+        environment = {
+            **self.environment,
+            **to_environment(facts),
+            "TANDEM_EXECUTION": execution,
+            "TANDEM_PARENT": str(os.getpid()),
+            "TANDEM_CACHE": str(self.cache),
+            "TANDEM_WORK": str(self.scratch / f"{action.stage.replace('/', '-')}-{execution}"),
+        }
+        process = subprocess.Popen(
+            [*self.command, "stage", action.stage.split("/")[0]],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        attempt = Attempt(stage=action.stage, number=action.number, state=State.RUNNING, started_at=self.now())
+        outcomes: list[Outcome] = []
+        watcher = threading.Thread(target=self._watch, args=(action.stage, process, outcomes), daemon=True)
+        self.running[action.stage] = Running(attempt=attempt, process=process, watcher=watcher, outcome=outcomes)
+        watcher.start()
 
     def _watch(self, stage: str, process: subprocess.Popen[str], outcomes: list[Outcome]) -> None:
         """Pass on what an attempt says, and tell when it has ended and nothing of its group is left."""

@@ -14,6 +14,14 @@ from tandem.store import Manifest
 from tandem.store.files import digest_file
 from tandem.store.manifest import tree_digest
 
+_REVISION = "revision:"
+"""Begins the digest of what the hub's commit pins: it was not read when the Run was submitted."""
+
+
+def by_revision(revision: str) -> str:
+    """What stands for a digest where the hub's commit pins the content."""
+    return f"{_REVISION}{revision}"
+
 
 def pin_inputs(references: tuple[Reference, ...], resolver: Resolver) -> dict[str, tuple[Pin, Manifest]]:
     """Digest every input; by place in the Run file.
@@ -42,6 +50,10 @@ def verify_pins(pins: Mapping[str, Pin], references: tuple[Reference, ...], reso
     faults = []
     for reference in references:
         expected = require_pin(pins, reference.place)
+        if expected.digest.startswith(_REVISION):
+            if reference.revision is None or expected.digest != by_revision(reference.revision):
+                raise AssertionError(f"{reference.place}: the pin is of another revision than its own spec")
+            continue
         found, _ = pin_input(reference, resolver)
         if found.digest != expected.digest:
             faults.append(
@@ -69,20 +81,21 @@ def list_files(reference: Reference, path: Path, resolver: Resolver) -> dict[str
         case InputKind.MODEL:
             return {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if _counts(file, path)}
         case InputKind.META:
-            return _name_from(path.parent, _list_training_files(path))
+            return name_from(path.parent, list_training_files(path))
         case InputKind.EVALUATION:
             images = path.parent
             if reference.images is not None:
                 place = reference.place.removesuffix(".data") + ".images"
                 images = require(resolver.resolve(reference.images), place, reference.images)
-            return _name_from(path.parent, _list_evaluation_files(path, images))
+            return name_from(path.parent, list_evaluation_files(path, images))
 
 
 def _counts(file: Path, root: Path) -> bool:
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def _list_training_files(path: Path) -> set[Path]:
+def list_training_files(path: Path) -> set[Path]:
+    """The meta file and everything that it names."""
     from tandem.train.meta import read_meta, read_samples
 
     meta = read_meta(path)
@@ -90,11 +103,13 @@ def _list_training_files(path: Path) -> set[Path]:
     return files | {image for sample in read_samples(meta) for image in sample.images}
 
 
-def _list_evaluation_files(path: Path, images: Path) -> set[Path]:
+def list_evaluation_files(path: Path, images: Path) -> set[Path]:
+    """The evaluation file and every image that it names."""
     from tandem.evaluate.samples import read_eval_samples
 
     return {path, *(images / name for sample in read_eval_samples(path) for name in sample.images)}
 
 
-def _name_from(folder: Path, files: set[Path]) -> dict[str, Path]:
+def name_from(folder: Path, files: set[Path]) -> dict[str, Path]:
+    """Files by their path relative to a folder."""
     return {Path(os.path.relpath(file, folder)).as_posix(): file for file in sorted(files)}

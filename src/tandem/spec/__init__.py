@@ -11,7 +11,7 @@ from tandem.spec.evals import (
     Subject,
 )
 from tandem.spec.identity import canonical_json, run_id, sha256_hex, spec_digest
-from tandem.spec.load import Submission, load_run, parse_run
+from tandem.spec.load import Submission, load_run, parse_object, parse_run
 from tandem.spec.model import ModelSpec, Precision, TileRule, TilesSpec
 from tandem.spec.run import Desired, ProfilesSpec, Run, RunSpec
 from tandem.spec.train import (
@@ -59,6 +59,7 @@ __all__ = [
     "canonical_json",
     "find_marker",
     "load_run",
+    "parse_object",
     "parse_run",
     "run_id",
     "sha256_hex",

@@ -56,6 +56,26 @@ def parse_run(body: bytes, *, name: str, folder: Path) -> Submission:
     return Submission(run=run, spec=spec, folder=folder, id=run_id(run.metadata.name, spec))
 
 
+def parse_object(value: dict[str, Any]) -> Submission:
+    """Validate a Run as an API server gives it: its metadata has more than a file's, which does not matter here.
+
+    Raises BadConfiguration with every fault.
+    """
+    given = value.get("metadata") or {}
+    metadata = {key: given[key] for key in ("name", "namespace") if key in given}
+    kept = {key: value[key] for key in ("apiVersion", "kind", "spec") if key in value}
+    try:
+        run = Run.model_validate_json(canonical_json({**kept, "metadata": metadata}), strict=True)
+    except ValidationError as error:
+        faults = []
+        for problem in error.errors(include_url=False):
+            what, remedy = _explain(tuple(problem["loc"]), problem)
+            faults.append(Fault(where=_path(tuple(problem["loc"])) or "the Run", what=what, remedy=remedy))
+        raise BadConfiguration(faults) from None
+    spec = value["spec"]
+    return Submission(run=run, spec=spec, folder=Path("/"), id=run_id(run.metadata.name, spec))
+
+
 def load_part(path: Path, kind: type[SectionT], *, place: Place) -> SectionT:
     """Read and validate a file with some keys of one section, which has this place in a Run file.
 

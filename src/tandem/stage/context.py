@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tandem.errors import BadData, Fault
 from tandem.inputs import Resolver, verify_pins
-from tandem.inputs.pin import require_pin
+from tandem.inputs.pin import pin_input, require_pin
 from tandem.inputs.references import Reference, list_references
 from tandem.inputs.resolve import require
 from tandem.model.card import CardBase
@@ -43,9 +43,12 @@ class Context:
 
     @property
     def base(self) -> CardBase:
-        """Which model this Run starts from."""
+        """Which model this Run starts from, by the digest of its files, also where the hub's commit pins them."""
         place = "spec.model.source"
-        return CardBase(source=self.spec.model.source, digest=require_pin(self.record.inputs, place).digest)
+        pin = require_pin(self.record.inputs, place)
+        if not pin.digest.startswith("sha256:"):
+            pin, _ = pin_input(self._reference(place), self.resolver)
+        return CardBase(source=self.spec.model.source, digest=pin.digest)
 
     def use_input(self, place: str) -> Path:
         """An input's file or folder on this machine, digested again: it is what the Run was submitted with."""

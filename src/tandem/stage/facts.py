@@ -21,6 +21,7 @@ class Facts:
     run_sha256: str
     """Digest of run.json's bytes: the Run that was planned, not one that took its place."""
     stage: str
+    """One stage; for an Indexed Job `generate/<evaluation>/<shards>`, of which each pod makes one."""
     attempt: int
 
 
@@ -55,8 +56,9 @@ def read_facts(environment: Mapping[str, str]) -> Facts:
     attempt = environment["ATTEMPT"]
     if not _ATTEMPT.fullmatch(attempt):
         faults.append(_wrong("ATTEMPT", f"is not a number from 1 ({attempt[:20]!r})"))
+    stage = _choose_shard(environment["STAGE"], environment.get("JOB_COMPLETION_INDEX"), faults)
     try:
-        RunPlace(namespace="n", run_id="r").stage(environment["STAGE"])
+        RunPlace(namespace="n", run_id="r").stage(stage)
     except ValueError:
         faults.append(_wrong("STAGE", f"is no stage ({environment['STAGE'][:60]!r})"))
     if faults or place is None:
@@ -65,9 +67,28 @@ def read_facts(environment: Mapping[str, str]) -> Facts:
         store_url=root,
         place=place,
         run_sha256=environment["RUN_SHA256"],
-        stage=environment["STAGE"],
+        stage=stage,
         attempt=int(attempt),
     )
+
+
+def _choose_shard(stage: str, index: str | None, faults: list[Fault]) -> str:
+    """The stage of this pod: of a list of shards the one at its index in the Indexed Job."""
+    kind, _, rest = stage.partition("/")
+    evaluation, found, listed = rest.rpartition("/")
+    if kind != "generate" or not found:
+        return stage
+    shards = listed.split(",")
+    if index is None:
+        if len(shards) > 1:
+            what = f"is not set, and STAGE lists {len(shards)} shards ({listed[:60]})"
+            faults.append(_wrong("JOB_COMPLETION_INDEX", what))
+        return f"generate/{evaluation}/{shards[0]}"
+    if not (index.isascii() and index.isdigit() and int(index) < len(shards)):
+        what = f"is {index[:20]!r}, and STAGE lists {len(shards)} shards ({listed[:60]})"
+        faults.append(_wrong("JOB_COMPLETION_INDEX", what))
+        return f"generate/{evaluation}/{shards[0]}"
+    return f"generate/{evaluation}/{shards[int(index)]}"
 
 
 def _wrong(name: str, what: str) -> Fault:

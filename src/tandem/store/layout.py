@@ -48,6 +48,40 @@ class RunPlace:
         """Which execution of a stage counts, written once."""
         return f"{self.stage(stage)}commit.json"
 
+    def attempts(self, stage: str) -> str:
+        """What became of each attempt of a stage in a cluster, one folder for each number."""
+        return f"{self.stage(stage)}attempts/"
+
+    def attempt_start(self, stage: str, number: int) -> str:
+        """Which job an attempt is, written once that job is there."""
+        return f"{self.attempts(stage)}{number:03d}/start.json"
+
+    def attempt_end(self, stage: str, number: int) -> str:
+        """How an attempt ended, written after its pods' logs."""
+        return f"{self.attempts(stage)}{number:03d}/attempt.json"
+
+    def attempt_log(self, stage: str, number: int, pod: str) -> str:
+        """What one pod of an attempt said."""
+        return f"{self.attempts(stage)}{number:03d}/logs/{pod}.log"
+
+    def job(self, stage: str) -> str:
+        """The manifest of a stage's job as it was first made; the shards of an evaluation share one job."""
+        kind, *rest = stage.split("/")
+        return f"{self.prefix}jobs/{'-'.join([kind, *(rest[:1] if kind == 'generate' else rest)])}.json"
+
+    @property
+    def objects(self) -> str:
+        """The objects of clusters that asked for this Run, one folder for each uid."""
+        return f"{self.prefix}objects/"
+
+    def asked(self, uid: str) -> str:
+        """That an object of a cluster asks for this Run, written when it is first seen."""
+        return f"{self.objects}{uid}/asked.json"
+
+    def ended(self, uid: str) -> str:
+        """How the Run ended for an object of a cluster: done, failed, cancelled, or deleted before its end."""
+        return f"{self.objects}{uid}/ended.json"
+
     def score_settings(self, evaluation: str, score_id: str) -> str:
         """How these scores are made, written once, before they are."""
         return f"{self.stage(f'score/{evaluation}/{score_id}')}settings.json"

@@ -1,0 +1,366 @@
+"""A Kubernetes API server over HTTP. This module alone knows the kubernetes client; no error of it leaves here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+import yaml
+from kubernetes import client, config
+
+from tandem.control.api import (
+    AlreadyExists,
+    Busy,
+    Change,
+    Conflict,
+    Expired,
+    Forbidden,
+    Kind,
+    NotFound,
+    Object,
+    Page,
+    Propagation,
+    Refused,
+)
+from tandem.errors import BadConfiguration, Fault, TandemError
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+WATCH_SLACK_SECONDS = 15.0
+"""How much longer than the server should a watch is waited for: a lost network says nothing."""
+LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes of one event of a watch."""
+
+AWAY = "See that the cluster is up and that the network leads there."
+_LOGIN = "Log in again, or choose another context or kubeconfig."
+
+
+class Cluster:
+    """The Api of a real server."""
+
+    def __init__(self, api_client: Any, *, namespace: str) -> None:
+        self._client = api_client
+        self.namespace = namespace
+        """Where the kubeconfig's context, or the pod, is."""
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return str(self._client.configuration.host)
+
+    def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """See Api."""
+        return self._ask("GET", kind.path(namespace, name), where=_place(kind, namespace, name))
+
+    def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", limit: int = 500, rest: str | None = None
+    ) -> Page:
+        """See Api."""
+        query = {"labelSelector": selector, "limit": str(limit), "continue": rest or ""}
+        found = self._ask("GET", kind.path(namespace), query=query, where=_place(kind, namespace))
+        metadata, listed = _mapping(found.get("metadata")), found.get("items")
+        given = [_mapping(item) for item in listed] if isinstance(listed, list) else []
+        items = tuple({"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in given)
+        return Page(items=items, version=metadata.get("resourceVersion", ""), rest=metadata.get("continue") or None)
+
+    def watch(
+        self, kind: Kind, namespace: str | None, *, version: str, selector: str = "", seconds: float = 300.0
+    ) -> Iterator[Change]:
+        """See Api."""
+        where = _place(kind, namespace)
+        query = {
+            "watch": "true",
+            "labelSelector": selector,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(max(1, int(seconds))),
+        }
+        timeout = (CONNECT_SECONDS, seconds + WATCH_SLACK_SECONDS)
+        with self._open("GET", kind.path(namespace), query=query, where=where, timeout=timeout) as answer:
+            for line in _lines(answer):
+                event = _parse(line, where)
+                changed = _mapping(event.get("object"))
+                if event.get("type") == "ERROR":
+                    code = changed.get("code")
+                    raise _error_of(code if isinstance(code, int) else 500, changed, {}, where)
+                if event.get("type") not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK") or "metadata" not in changed:
+                    raise _no_object(line, where)
+                yield Change(type=event["type"], object=changed)
+
+    def create(
+        self, kind: Kind, namespace: str | None, body: Object, *, strict: bool = False, dry_run: bool = False
+    ) -> Object:
+        """See Api."""
+        query = {"fieldValidation": "Strict" if strict else "", "dryRun": "All" if dry_run else ""}
+        whole = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+        where = _place(kind, namespace, (body.get("metadata") or {}).get("name"))
+        return self._ask("POST", kind.path(namespace), query=query, body=whole, where=where, creates=True)
+
+    def delete(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        propagation: Propagation = "Background",
+    ) -> None:
+        """See Api."""
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            self._ask("DELETE", kind.path(namespace, name), body=body, where=_place(kind, namespace, name))
+        except NotFound:
+            return
+
+    def merge(self, kind: Kind, namespace: str | None, name: str, patch: Object) -> Object:
+        """See Api."""
+        return self._ask(
+            "PATCH",
+            kind.path(namespace, name),
+            body=patch,
+            content="application/merge-patch+json",
+            where=_place(kind, namespace, name),
+        )
+
+    def apply_status(self, kind: Kind, namespace: str | None, name: str, status: Object, *, manager: str) -> Object:
+        """See Api."""
+        body = {
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "status": status,
+        }
+        return self._ask(
+            "PATCH",
+            kind.path(namespace, name, "status"),
+            query={"fieldManager": manager, "force": "true"},
+            body=body,
+            content="application/apply-patch+yaml",
+            where=_place(kind, namespace, name),
+        )
+
+    def read_log(self, namespace: str, pod: str, container: str, *, tail_lines: int | None = None) -> bytes:
+        """See Api."""
+        return b"".join(self._log(namespace, pod, container, tail_lines=tail_lines, follow=False))
+
+    def follow_log(self, namespace: str, pod: str, container: str) -> Iterator[bytes]:
+        """See Api."""
+        try:
+            yield from self._log(namespace, pod, container, tail_lines=None, follow=True)
+        except Busy:
+            return
+
+    def _log(
+        self, namespace: str, pod: str, container: str, *, tail_lines: int | None, follow: bool
+    ) -> Iterator[bytes]:
+        query = {
+            "container": container,
+            "follow": "true" if follow else "",
+            "tailLines": "" if tail_lines is None else str(tail_lines),
+        }
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        timeout = (CONNECT_SECONDS, None) if follow else (CONNECT_SECONDS, READ_SECONDS)
+        with self._open("GET", path, query=query, where=f"log of pod {namespace}/{pod}", timeout=timeout) as answer:
+            while piece := answer.read1(65536):
+                yield piece
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        where: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content: str = "application/json",
+        creates: bool = False,
+    ) -> Object:
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        with self._open(
+            method, path, query=query, body=body, content=content, where=where, timeout=timeout, creates=creates
+        ) as answer:
+            return _parse(answer.read(), where)
+
+    @contextmanager
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        where: str,
+        timeout: tuple[float, float | None],
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content: str = "application/json",
+        creates: bool = False,
+    ) -> Iterator[Any]:
+        """Send a request; the answer's body can be read within the block."""
+        headers = {"Accept": "application/json", "Content-Type": content, "User-Agent": "tandem"}
+        given = urlencode({name: value for name, value in (query or {}).items() if value})
+        with _typed_errors(where):
+            # Asks for a fresh token each time: those of pods and of login helpers run out.
+            self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            answer = self._client.rest_client.pool_manager.request(
+                method,
+                f"{self.server}{path}" + (f"?{given}" if given else ""),
+                body=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=urllib3.Timeout(connect=timeout[0], read=timeout[1]),
+                preload_content=False,
+                retries=False,
+                redirect=False,
+            )
+            with closing(answer):
+                if not 200 <= answer.status < 300:
+                    raise _error_of(answer.status, _parse_status(answer.read()), answer.headers, where, creates=creates)
+                yield answer
+                answer.drain_conn()
+
+
+def connect(*, kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None) -> Cluster:
+    """The cluster of a kubeconfig, chosen as kubectl does; in a pod, the pod's own. Asks the server nothing.
+
+    Raises BadConfiguration if there is none or it cannot be used.
+    """
+    settings = client.Configuration()
+    settings.retries = False
+    with _typed_settings(kubeconfig):
+        if kubeconfig is None and context is None and _in_pod():
+            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+            own = _POD_NAMESPACE.read_text(encoding="utf-8").strip()
+        else:
+            # The loader logs what it then raises.
+            logging.getLogger("kubernetes").setLevel(logging.CRITICAL)
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=kubeconfig, context=context, client_configuration=settings
+            )
+            contexts, current = config.list_kube_config_contexts(config_file=kubeconfig)  # type: ignore[no-untyped-call]
+            chosen = next((one for one in contexts if one["name"] == context), current)
+            own = (chosen["context"] or {}).get("namespace") or "default"
+        return Cluster(client.ApiClient(settings), namespace=namespace or own)
+
+
+_POD_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_POD_NAMESPACE = _POD_FOLDER / "namespace"
+
+
+def _in_pod() -> bool:
+    return (_POD_FOLDER / "token").exists()
+
+
+@contextmanager
+def _typed_settings(kubeconfig: str | None) -> Iterator[None]:
+    where = kubeconfig or "kubeconfig"
+    remedy = "Give one with --kubeconfig or KUBECONFIG, and its context with --context."
+    try:
+        yield
+    except config.ConfigException as error:
+        raise BadConfiguration(Fault(where=where, what=f"cannot be used: {_line(error)}", remedy=remedy)) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        what = f"cannot be read ({type(error).__name__}: {_line(error)})"
+        raise BadConfiguration(Fault(where=where, what=what, remedy=remedy)) from None
+
+
+@contextmanager
+def _typed_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except TandemError:
+        raise
+    except (urllib3.exceptions.SSLError, ssl.SSLError) as error:
+        what = f"the server's certificate is not trusted ({_line(error)})"
+        raise BadConfiguration(Fault(where=where, what=what, remedy=_LOGIN)) from None
+    except urllib3.exceptions.LocationValueError as error:
+        raise BadConfiguration(
+            Fault(where=where, what=f"the server has no usable address ({_line(error)})", remedy=_LOGIN)
+        ) from None
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        what = f"the cluster cannot be reached ({type(error).__name__}: {_line(error)})"
+        raise Busy(Fault(where=where, what=what, remedy=AWAY)) from None
+    except (client.ApiException, config.ConfigException) as error:
+        raise BadConfiguration(Fault(where=where, what=f"cannot log in ({_line(error)})", remedy=_LOGIN)) from None
+
+
+def _error_of(
+    code: int, status: Mapping[str, Any], headers: Mapping[str, str], where: str, *, creates: bool = False
+) -> TandemError:
+    what = _line(status.get("message") or f"HTTP {code}")
+    reason = status.get("reason")
+    match code:
+        case 401:
+            return BadConfiguration(Fault(where=where, what=f"not logged in ({what})", remedy=_LOGIN))
+        case 403 if "exceeded quota" in what:  # Kubernetes says it in words only
+            return Busy(Fault(where=where, what=what, remedy="Wait until quota is free, or ask for more."))
+        case 403:
+            remedy = "Ask the platform team for this permission."
+            return Forbidden(Fault(where=where, what=f"is not permitted ({what})", remedy=remedy))
+        case 404:
+            return NotFound(Fault(where=where, what=f"is not there ({what})", remedy="Check name and namespace."))
+        case 409 if creates and reason in ("AlreadyExists", None):
+            return AlreadyExists(Fault(where=where, what="is there already", remedy="Choose another name."))
+        case 409:
+            return Conflict(Fault(where=where, what=f"changed meanwhile ({what})", remedy="Try again."))
+        case 410:
+            return Expired(Fault(where=where, what="the server has forgotten this version", remedy="List again."))
+        case 408 | 429 | 500 | 502 | 503 | 504:
+            after = headers.get("Retry-After", "")
+            fault = Fault(where=where, what=f"the cluster has trouble (HTTP {code}: {what})", remedy=AWAY)
+            return Busy(fault, after=float(after) if after.isdigit() else None)
+        case _ if code >= 500:
+            return Busy(Fault(where=where, what=f"the cluster has trouble (HTTP {code}: {what})", remedy=AWAY))
+        case _:
+            return Refused(Fault(where=where, what=f"is refused ({what})", remedy="Correct it, or the cluster."))
+
+
+def _lines(answer: Any) -> Iterator[bytes]:
+    kept = b""
+    while piece := answer.read1(65536):
+        *whole, kept = (kept + piece).split(b"\n")
+        yield from (line for line in whole if line.strip())
+        if len(kept) > LONGEST_LINE:
+            return
+
+
+def _parse(body: bytes, where: str) -> Object:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise _no_object(body, where)
+    return value
+
+
+def _no_object(body: bytes, where: str) -> Busy:
+    what = f"the server's answer is not an object of Kubernetes ({body[:60]!r})"
+    return Busy(Fault(where=where, what=what, remedy=AWAY))
+
+
+def _mapping(value: Any) -> Object:
+    return value if isinstance(value, dict) else {}
+
+
+def _parse_status(body: bytes) -> Object:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {"message": body[:200].decode("utf-8", "replace")}
+    return value if isinstance(value, dict) else {}
+
+
+def _place(kind: Kind, namespace: str | None, name: str | None = None) -> str:
+    place = "/".join(part for part in (namespace if kind.namespaced else None, name) if part)
+    return f"{kind.kind} {place}" if place else kind.plural
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,100 @@
+"""What is kept of an attempt before anything of it is deleted: its pods' logs, then how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tandem.control.api import Api, Busy, Forbidden, NotFound, Object, Refused
+from tandem.control.pods import choose_outcome, describe_end, find_container
+from tandem.control.seen import LastSeen, LogTails
+from tandem.control.stored import RunRecords
+from tandem.control.times import read_time, write_time
+from tandem.outcome import Outcome, choose_strongest
+from tandem.record.attempt import AttemptEnd, AttemptStart, PodEnd, write_attempt_end, write_attempt_log
+from tandem.store import Store
+from tandem.store.layout import RunPlace
+
+MOST_LINES = 200_000
+"""Lines of a pod's log that are kept, the last ones."""
+
+MOST_TRIES = 5
+"""Looks at a log whose node does not answer; then the attempt is recorded without it."""
+
+
+@dataclass(kw_only=True)
+class Collector:
+    """Records ended attempts of one Run."""
+
+    api: Api
+    store: Store
+    place: RunPlace
+    records: RunRecords
+    seen: LastSeen
+    tails: LogTails
+    now: Callable[[], float]
+    _tries: dict[str, int] = field(default_factory=dict)
+    """Failed looks at a pod's log, by its uid."""
+
+    def record(
+        self, job: Object | None, start: AttemptStart, pods: Sequence[Object], unclaimed: Sequence[str]
+    ) -> AttemptEnd:
+        """Write logs and then attempt.json, and return the record that stands.
+
+        `unclaimed` are executions that no attempt has recorded: if nobody saw how this one's pods ended, they say.
+        Raises Busy while a pod's log cannot be read but may be later.
+        """
+        names = [str(pod["metadata"]["name"]) for pod in pods]
+        ends = [
+            # Operators make a pod again under its old name: then each log gets the pod's uid too.
+            self._keep_log(start, pod, name if names.count(name) == 1 else f"{name}-{pod['metadata']['uid']}")
+            for name, pod in sorted(zip(names, pods, strict=True), key=lambda pair: pair[0])
+        ]
+        outcome = choose_outcome(job, ends)
+        if outcome.code == "lost":
+            outcome = self._ask_executions(start.stage, unclaimed) or outcome
+        ended = max((read_time(end.ended_at) for end in ends if end.ended_at), default=self.now())
+        begun = min((read_time(end.started_at) for end in ends if end.started_at), default=ended)
+        return write_attempt_end(
+            self.store,
+            self.place,
+            AttemptEnd(
+                stage=start.stage,
+                number=start.number,
+                job=start.job,
+                job_uid=start.job_uid,
+                run_uid=start.run_uid,
+                pods=tuple(ends),
+                outcome=outcome,
+                started_at=write_time(begun),
+                ended_at=write_time(ended),
+            ),
+        )
+
+    def _keep_log(self, start: AttemptStart, pod: Object, name: str) -> PodEnd:
+        end = describe_end(pod)
+        log = self.tails.take(end.uid)
+        if log is None:
+            log = self._read_log(pod, end)
+        if log is None:
+            return end
+        key = write_attempt_log(self.store, self.place, start, name, log)
+        return end.model_copy(update={"log": key})
+
+    def _read_log(self, pod: Object, end: PodEnd) -> bytes | None:
+        if end.node is None or (pod.get("status") or {}).get("phase") == "Pending":
+            return None
+        try:
+            return self.api.read_log(self.place.namespace, end.name, find_container(pod), tail_lines=MOST_LINES)
+        except (NotFound, Refused, Forbidden):
+            return None
+        except Busy:
+            self._tries[end.uid] = self._tries.get(end.uid, 0) + 1
+            if self._tries[end.uid] < MOST_TRIES:
+                raise
+            return None
+
+    def _ask_executions(self, stage: str, unclaimed: Sequence[str]) -> Outcome | None:
+        said = [self.records.read_exit(stage, execution) for execution in unclaimed]
+        known = [outcome for outcome in said if outcome is not None]
+        return choose_strongest(known) if known else None

@@ -1,0 +1,126 @@
+"""attempt.json: how an attempt in a cluster ended, kept before anything of it is deleted."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tandem.errors import Fault
+from tandem.outcome import Outcome
+from tandem.spec import canonical_json
+from tandem.store import AlreadyThere, Corrupt, Store
+from tandem.store.layout import RunPlace
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+class PodEnd(_Document):
+    """The last that was seen of one pod."""
+
+    name: str
+    uid: str
+    """Names the pod's execution in the store."""
+    node: str | None = None
+    """None: it was never given one."""
+    image_id: str | None = None
+    """The image that ran, by digest. None: it was never pulled."""
+    exit_code: int | None = None
+    """None: the container was never seen to end."""
+    reason: str | None = None
+    """Kubernetes' word for the end, for example OOMKilled or Evicted."""
+    outcome: Outcome
+    """What the pod said at its end; if nothing, what its exit code and reason say."""
+    started_at: str | None = None
+    """UTC, ISO 8601. None: it never ran."""
+    ended_at: str | None = None
+    """UTC, ISO 8601."""
+    log: str | None = None
+    """Key of its log in the store. None: it could not be read any more."""
+
+
+class AttemptStart(_Document):
+    """That an attempt's job is there: without it a job that is gone cannot be told from one never made."""
+
+    schema_: Literal["tandem.dev/attempt-start/v1"] = Field(default="tandem.dev/attempt-start/v1", alias="schema")
+    stage: str
+    number: int
+    job: str
+    job_uid: str
+    run_uid: str
+    """The object in the cluster that asked for it."""
+    created_at: str
+    """UTC, ISO 8601."""
+
+
+class AttemptEnd(_Document):
+    """One ended attempt, whole."""
+
+    schema_: Literal["tandem.dev/attempt/v1"] = Field(default="tandem.dev/attempt/v1", alias="schema")
+    stage: str
+    number: int
+    job: str
+    job_uid: str
+    run_uid: str
+    """The object in the cluster that asked for it: attempts of another one do not count for this."""
+    pods: tuple[PodEnd, ...]
+    outcome: Outcome
+    """The strongest of its pods'."""
+    started_at: str
+    """When its first pod ran (UTC, ISO 8601); when it ended if none did."""
+    ended_at: str
+
+
+Kind = TypeVar("Kind", AttemptStart, AttemptEnd)
+
+
+def write_attempt_start(store: Store, place: RunPlace, start: AttemptStart) -> None:
+    """Note which job an attempt is; noting it again changes nothing."""
+    with suppress(AlreadyThere):
+        store.put_if_absent(place.attempt_start(start.stage, start.number), _to_bytes(start))
+
+
+def write_attempt_end(store: Store, place: RunPlace, end: AttemptEnd) -> AttemptEnd:
+    """Keep how an attempt ended; returns the record that stands, which may be one written before."""
+    key = place.attempt_end(end.stage, end.number)
+    try:
+        store.put_if_absent(key, _to_bytes(end))
+    except AlreadyThere:
+        return parse_attempt(AttemptEnd, store.get(key), where=key)
+    return end
+
+
+def write_attempt_log(store: Store, place: RunPlace, start: AttemptStart, pod: str, log: bytes) -> str:
+    """Keep a pod's log, once, and return its key."""
+    key = place.attempt_log(start.stage, start.number, pod)
+    with suppress(AlreadyThere):
+        store.put_if_absent(key, log)
+    return key
+
+
+def read_attempts(store: Store, place: RunPlace, stage: str) -> dict[int, AttemptEnd]:
+    """Every ended attempt of a stage, by number. Raises Corrupt for what is not one."""
+    found: dict[int, AttemptEnd] = {}
+    for entry in store.list(place.attempts(stage)):
+        if entry.key.endswith("/attempt.json"):
+            end = parse_attempt(AttemptEnd, store.get(entry.key), where=entry.key)
+            found[end.number] = end
+    return found
+
+
+def parse_attempt(kind: type[Kind], body: bytes, *, where: str) -> Kind:
+    """An attempt's record. Raises Corrupt."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        what = f"is not a record that tandem wrote ({error.errors(include_url=False)[0]['msg']})"
+        remedy = "Restore it from the bucket's versions or a backup."
+        raise Corrupt(Fault(where=where, what=what, remedy=remedy)) from None
+
+
+def _to_bytes(document: _Document) -> bytes:
+    value: dict[str, Any] = document.model_dump(mode="json", by_alias=True)
+    return canonical_json(value)

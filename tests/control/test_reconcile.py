@@ -1,0 +1,564 @@
+"""A Run in a cluster from its object to its end, whatever breaks on the way."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tandem.control.api import EVENT, JOB, POD, PYTORCHJOB, RUN, Forbidden, Kind, Refused
+from tandem.control.fake import FakeApi
+from tandem.errors import BadConfiguration, Fault, Unavailable
+from tandem.outcome import DONE
+from tests.control import profiles
+from tests.control.profiles import write_profiles
+from tests.control.world import CRASH, NAMESPACE, PERMANENT, SPEC, STOPPED, World
+
+SCORE_ONLY: dict[str, Any] = {
+    "model": {"source": "s3://bucket/inputs/base"},
+    "evals": [{"name": "base", "of": "base", "data": "s3://bucket/held.json", "tiles": {"max": 2}}],
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(folder=tmp_path)
+
+
+def reasons(world: World) -> list[str]:
+    return [values["reason"] for _, values in world.log.said if "reason" in values]
+
+
+def test_a_run_trains_generates_scores_and_leaves_nothing_but_the_store(world: World) -> None:
+    world.apply()
+    world.settle()
+    assert world.job_names() == ["t-1"]
+    assert world.play() == "Succeeded"
+    assert world.jobs() == []
+    status = world.status()
+    assert status["runId"] == world.place().run_id
+    assert status["figures"] == "adapter 0.500"
+    assert status["result"] == f"{world.store.url}/{world.place().prefix}"
+    finished = next(one for one in status["conditions"] if one["type"] == "Finished")
+    assert (finished["status"], finished["reason"]) == ("True", "Succeeded")
+
+
+def test_logs_of_all_pods_and_how_each_ended_are_in_the_store_before_the_job_is_gone(world: World) -> None:
+    world.apply()
+    world.settle()
+    world.start_pods()
+    for pod in world.pods("t-1"):
+        world.end_pod(pod, log=b"I am " + pod["metadata"]["name"].encode())
+    world.end_jobs()
+    deleted_at: list[bool] = []
+
+    def look(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("delete", PYTORCHJOB):
+            deleted_at.append(world.read(world.place().attempt_end("train", 1)) is not None)
+
+    world.api.before = look
+    world.settle()
+    assert deleted_at
+    assert all(deleted_at)
+    record = world.read(world.place().attempt_end("train", 1))
+    assert [pod["name"].rsplit("-", 2)[1] for pod in record["pods"]] == ["master", "worker"]
+    for pod in record["pods"]:
+        assert world.store.get(pod["log"]) == b"I am " + pod["name"].encode()
+        assert pod["image_id"].startswith("registry.example/tandem@sha256:")
+        assert (pod["exit_code"], pod["outcome"]["code"]) == (0, "done")
+
+
+def test_shards_share_one_indexed_job_and_only_failed_ones_are_made_again(world: World) -> None:
+    world.apply()
+    first: dict[str, int] = {}
+
+    def outcome(stage: str) -> Any:
+        first[stage] = first.get(stage, 0) + 1
+        return CRASH if stage == "generate/adapter/1" and first[stage] == 1 else DONE
+
+    seen: list[tuple[str, int, str]] = []
+
+    def look(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("delete", JOB):
+            job = world.api._find(JOB, NAMESPACE, name)
+            environment = job["spec"]["template"]["spec"]["containers"][0]["env"]
+            stage = next(entry["value"] for entry in environment if entry["name"] == "STAGE")
+            seen.append((name.split("-", 2)[2], job["spec"].get("completions", 1), stage.rpartition("/")[0]))
+
+    world.api.before = look
+    assert world.play(outcome) == "Succeeded"
+    assert list(dict.fromkeys(seen))[:2] == [("g0-1", 2, "generate/adapter"), ("g0-2", 1, "generate/adapter")]
+    assert first == {"train": 2, "generate/adapter/0": 1, "generate/adapter/1": 2} | {
+        stage: 1 for stage in first if stage.startswith("score/")
+    }
+
+
+def test_a_permanent_failure_ends_the_run_with_its_reason_and_exit_code(world: World) -> None:
+    world.apply()
+    assert world.play(lambda _: PERMANENT) == "Failed"
+    status = world.status()
+    assert status["message"] == "train: the data is wrong (exit code 65)"
+    assert status["remedy"] == "Mend it."
+    assert status["attempt"] == {
+        "stage": "train",
+        "number": 1,
+        "job": f"{world.place().run_id}-t-1",
+        "startedAt": status["attempt"]["startedAt"],
+    }
+
+
+def test_a_stage_is_tried_as_often_as_the_run_says_and_then_failed(world: World) -> None:
+    world.apply(spec={**SPEC, "maxAttempts": 2})
+    assert world.play(lambda _: CRASH) == "Failed"
+    assert sum(1 for verb, plural, _ in world.api.calls if (verb, plural) == ("create", "pytorchjobs")) == 3
+    place = world.place(spec={**SPEC, "maxAttempts": 2})
+    assert world.read(place.attempt_end("train", 2))["outcome"]["message"] == "it broke"
+
+
+def test_an_attempt_ends_by_the_strongest_of_its_pods(world: World) -> None:
+    world.apply()
+    world.settle()
+    master, worker = world.start_pods()
+    world.end_pod(master, CRASH)
+    world.end_pod(worker, PERMANENT)
+    world.end_jobs()
+    world.settle()
+    assert world.read(world.place().attempt_end("train", 1))["outcome"]["exit_code"] == 65
+
+
+def test_suspending_lets_pods_save_keeps_their_last_words_and_does_not_count(world: World) -> None:
+    world.apply(spec={**SPEC, "maxAttempts": 1})
+    place = world.place(spec={**SPEC, "maxAttempts": 1})
+    world.settle()
+    world.start_pods()
+    world.settle()
+    assert world.status()["phase"] == "Running"
+    world.want("Suspended")
+    world.settle()
+    assert "saves its work" in world.status()["message"]
+    (job,) = world.jobs()
+    assert "deletionTimestamp" in job["metadata"]
+    world.end_stopped()
+    world.settle()
+    assert world.jobs() == []
+    assert world.status()["phase"] == "Suspended"
+    record = world.read(place.attempt_end("train", 1))
+    assert record["outcome"]["code"] == "stopped"
+    assert all(world.store.get(pod["log"]) for pod in record["pods"])
+    world.want("Active")
+    assert world.play() == "Succeeded"
+    assert world.read(place.attempt_end("train", 2))["outcome"]["code"] == "done"
+
+
+def test_cancelling_stops_what_runs_and_is_the_end(world: World) -> None:
+    world.apply()
+    world.settle()
+    world.start_pods()
+    world.want("Cancelled")
+    world.settle()
+    assert world.status()["phase"] != "Cancelled"
+    world.end_stopped()
+    world.settle()
+    assert world.status()["phase"] == "Cancelled"
+    assert world.jobs() == []
+    assert world.read(world.place().ended(world.run()["metadata"]["uid"]))["phase"] == "Cancelled"
+
+
+def test_nothing_starts_for_a_run_that_is_suspended_from_the_start(world: World) -> None:
+    world.apply(spec={**SPEC, "desired": "Suspended"})
+    world.settle()
+    assert world.jobs() == []
+    assert world.status()["phase"] == "Suspended"
+
+
+def test_the_deadline_counts_running_time_and_not_time_in_the_queue(world: World) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["train"]["deadlineMinutes"] = 10
+    spec["evals"] = []
+    world.apply(spec=spec)
+    world.settle()
+    world.pass_time(3600)
+    assert world.job_names() == ["t-1"]
+    world.start_pods()
+    world.pass_time(599)
+    assert "deletionTimestamp" not in world.jobs()[0]["metadata"]
+    world.pass_time(2)
+    assert "deletionTimestamp" in world.jobs()[0]["metadata"]
+    world.end_stopped()
+    world.settle()
+    assert world.status()["phase"] == "Failed"
+    assert "deadlineMinutes" in world.status()["message"]
+
+
+def test_a_controller_killed_between_making_a_job_and_noting_it_makes_no_second_one(world: World) -> None:
+    world.apply()
+    put = world.store.put_if_absent
+
+    def die(key: str, body: bytes) -> None:
+        if key.endswith("start.json"):
+            raise KeyboardInterrupt
+        put(key, body)
+
+    world.store.put_if_absent = die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    world.store.put_if_absent = put  # type: ignore[method-assign]
+    assert world.job_names() == ["t-1"]
+    assert world.read(world.place().attempt_start("train", 1)) is None
+    world.restart()
+    world.settle()
+    assert world.job_names() == ["t-1"]
+    assert world.read(world.place().attempt_start("train", 1))["job_uid"] == world.jobs()[0]["metadata"]["uid"]
+    assert world.play() == "Succeeded"
+    assert world.pods_made == 5
+
+
+def test_a_controller_that_has_not_seen_its_own_job_yet_makes_no_second_one(world: World) -> None:
+    world.apply()
+    world.settle()
+    world.controller.mirrors.pytorchjobs.objects.clear()
+    world.controller.mirrors.pytorchjobs._by_key.clear()
+    world.pass_time(60)
+    assert world.job_names() == ["t-1"]
+
+
+def test_a_job_that_someone_deleted_is_an_attempt_that_was_lost(world: World) -> None:
+    world.apply()
+    world.settle()
+    world.api.delete(PYTORCHJOB, NAMESPACE, world.jobs()[0]["metadata"]["name"])
+    world.settle()
+    assert world.read(world.place().attempt_end("train", 1))["outcome"]["code"] == "lost"
+    world.pass_time(2)
+    assert world.job_names() == ["t-2"]
+
+
+def test_what_nobody_saw_is_asked_of_the_execution(world: World) -> None:
+    world.apply()
+    world.settle()
+    world.start_pods()
+    world.settle()
+    world.write_execution(world.place(), "train", world.pods()[0]["metadata"]["uid"], STOPPED)
+    job = world.jobs()[0]["metadata"]["name"]
+    for pod in world.pods():
+        world.api.remove(POD, NAMESPACE, pod["metadata"]["name"])
+    world.api.remove(PYTORCHJOB, NAMESPACE, job)
+    world.restart()
+    world.settle()
+    assert world.read(world.place().attempt_end("train", 1))["outcome"]["code"] == "stopped"
+
+
+def test_a_pod_that_was_made_again_keeps_both_logs(world: World) -> None:
+    world.apply()
+    world.settle()
+    master, worker = world.start_pods()
+    world.api.delete(POD, NAMESPACE, worker["metadata"]["name"])
+    worker = world.api.get(POD, NAMESPACE, worker["metadata"]["name"])
+    world.settle()
+    world.end_pod(worker, STOPPED, log=b"first\n")
+    world.settle()
+    again = world._make_pod(world.jobs()[0], 1, world.jobs()[0]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"])
+    world.end_pod(again, CRASH, log=b"second\n")
+    world.end_pod(master, CRASH)
+    world.end_jobs()
+    world.settle()
+    record = world.read(world.place().attempt_end("train", 1))
+    ends = [(pod["name"].rsplit("-", 2)[1], pod["outcome"]["code"]) for pod in record["pods"]]
+    assert sorted(ends) == [("master", "unexpected"), ("worker", "stopped"), ("worker", "unexpected")]
+
+
+def test_while_the_store_is_away_nothing_is_lost_and_readiness_says_so(world: World) -> None:
+    world.apply()
+    world.settle()
+
+    def away(*_: Any) -> Any:
+        raise Unavailable(Fault(where="s3://bucket", what="does not answer", remedy="Wait."))
+
+    listing, put = world.store.list, world.store.put_if_absent
+    world.store.list = world.store.put_if_absent = away  # type: ignore[method-assign, assignment]
+    world.start_pods()
+    world.settle()
+    world.controller.check_store()
+    assert world.controller.health.find_trouble() == ["store: s3://bucket: does not answer. Wait."]
+    world.store.list, world.store.put_if_absent = listing, put  # type: ignore[method-assign]
+    world.controller.check_store()
+    assert world.controller.health.find_trouble() == []
+    world.pass_time(120)
+    assert world.play() == "Succeeded"
+    assert any("will be looked at again" in line for line, _ in world.log.said)
+
+
+def test_a_store_that_does_not_answer_at_all_makes_the_controller_unready(world: World) -> None:
+    world.settle()
+    world.controller.check_store()
+    world.controller._asked_at = world.seconds
+    world.seconds += 30
+    world.controller.tick()
+    assert world.controller.health.find_trouble() == ["store: has not answered for 30 s"]
+
+
+def test_a_deleted_run_is_recorded_as_cancelled(world: World) -> None:
+    world.apply()
+    world.settle()
+    uid = world.run()["metadata"]["uid"]
+    world.api.delete(RUN, NAMESPACE, "demo")
+    world.settle()
+    ended = world.read(world.place().ended(uid))
+    assert (ended["phase"], ended["outcome"]["code"]) == ("Cancelled", "deleted")
+
+
+def test_a_run_deleted_while_no_controller_looked_is_recorded_by_the_sweep(world: World) -> None:
+    world.apply()
+    world.settle()
+    uid = world.run()["metadata"]["uid"]
+    world.api.delete(RUN, NAMESPACE, "demo")
+    world.restart()
+    world.settle()
+    assert world.read(world.place().ended(uid))["phase"] == "Cancelled"
+
+
+def test_a_run_made_again_goes_on_and_repeats_nothing_that_is_committed(world: World) -> None:
+    world.apply(spec={**SPEC, "maxAttempts": 1})
+    assert world.play(lambda stage: CRASH if stage.startswith("generate") else DONE) == "Failed"
+    world.api.delete(RUN, NAMESPACE, "demo")
+    world.settle()
+    world.apply(spec={**SPEC, "maxAttempts": 1})
+    world.settle()
+    assert world.job_names() == ["g0-2"]
+    assert world.play() == "Succeeded"
+
+
+def test_a_status_is_rebuilt_from_the_store_after_the_cluster_was_lost(world: World) -> None:
+    world.apply()
+    assert world.play() == "Succeeded"
+    figures = world.status()["metrics"]
+    world.api = FakeApi()
+    world.restart()
+    world.apply()
+    world.settle()
+    assert world.status()["phase"] == "Succeeded"
+    assert world.status()["metrics"] == figures
+    assert not [call for call in world.api.calls if call[0] == "create" and call[1] != "events" and call[1] != "runs"]
+
+
+def test_a_status_that_was_not_written_is_written_by_the_next_controller(world: World) -> None:
+    world.apply()
+    key = world.place().ended(world.run()["metadata"]["uid"])
+
+    def die(verb: str, kind: Kind, name: str) -> None:
+        if verb == "apply_status" and world.read(key) is not None:
+            raise KeyboardInterrupt
+
+    world.api.before = die
+    with pytest.raises(KeyboardInterrupt):
+        world.play()
+    world.api.before = lambda *_: None
+    assert world.status()["phase"] == "Running"
+    world.restart()
+    world.settle()
+    assert world.status()["phase"] == "Succeeded"
+
+
+def test_a_finished_run_object_goes_when_its_time_is_over(world: World) -> None:
+    world.apply(spec={**SPEC, "ttlSecondsAfterFinished": 300})
+    assert world.play() == "Succeeded"
+    world.pass_time(100)
+    assert world.run()
+    world.pass_time(300)
+    assert world.api.list(RUN, NAMESPACE).items == ()
+
+
+def test_retries_use_the_manifest_of_the_first_attempt_whatever_the_profile_says_by_then(world: World) -> None:
+    world.apply()
+    world.settle()
+    before = world.jobs()[0]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["image"]
+    changed = profiles.train()
+    for replica in changed["manifest"]["spec"]["pytorchReplicaSpecs"].values():
+        replica["template"]["spec"]["containers"][0]["image"] = "registry.example/other@sha256:" + "c" * 64
+    write_profiles(world.profiles, {"train-2": changed, "generate-1": profiles.generate(), "score": profiles.score()})
+    world.start_pods()
+    for pod in world.pods():
+        world.end_pod(pod, CRASH)
+    world.end_jobs()
+    world.settle()
+    world.pass_time(5)
+    (job,) = world.jobs()
+    assert job["metadata"]["name"].endswith("-t-2")
+    container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
+    assert container["image"] == before
+    assert {entry["name"]: entry.get("value") for entry in container["env"]}["ATTEMPT"] == "2"
+
+
+def changed_profile(**changes: Any) -> dict[str, dict[str, Any]]:
+    return {"train-2": {**profiles.train(), **changes}, "generate-1": profiles.generate(), "score": profiles.score()}
+
+
+def tagged() -> dict[str, dict[str, Any]]:
+    found = changed_profile(requireDigest=True)
+    for replica in found["train-2"]["manifest"]["spec"]["pytorchReplicaSpecs"].values():
+        replica["template"]["spec"]["containers"][0]["image"] = "registry.example/tandem:latest"
+    return found
+
+
+REFUSALS: list[Any] = [
+    pytest.param(
+        {"profiles": {"train": "huge"}}, None, "spec.profiles.train: huge is not a profile here", id="unknown"
+    ),
+    pytest.param({"profiles": {"train": "score"}}, None, "score is a profile for score", id="of-another-stage"),
+    pytest.param(
+        {},
+        changed_profile(ranks=8, manifest=profiles.train(ranks=8)["manifest"]),
+        "spec.train.ranks: is 2, and profile train-2 trains on 8",
+        id="ranks",
+    ),
+    pytest.param({}, tagged(), "its image registry.example/tandem:latest has no digest", id="tag"),
+    pytest.param({}, changed_profile(speaks="other/v9"), "profile train-2: its image reads other/v9", id="speaks"),
+]
+
+
+@pytest.mark.parametrize(("more", "folder", "message"), REFUSALS)
+def test_what_does_not_fit_is_refused_in_one_line_and_taken_up_once_it_does(
+    world: World, more: dict[str, Any], folder: dict[str, dict[str, Any]] | None, message: str
+) -> None:
+    if folder is not None:
+        write_profiles(world.profiles, folder)
+    world.apply(spec={**SPEC, **more})
+    world.settle()
+    status = world.status()
+    assert message in status["message"]
+    assert "\n" not in status["message"]
+    assert status["remedy"]
+    assert status["phase"] == "Pending"
+    stalled = next(one for one in status["conditions"] if one["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "Refused")
+    assert world.jobs() == []
+    assert reasons(world).count("Refused") == 1
+    fitting = changed_profile()
+    write_profiles(world.profiles, {**fitting, "huge": {**fitting["train-2"], "default": False}})
+    world.pass_time(60)
+    assert bool(world.jobs()) == ("score" not in str(more))
+
+
+def test_a_missing_permission_is_refused_in_one_line(world: World) -> None:
+    def forbid(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("create", PYTORCHJOB):
+            raise Forbidden(Fault(where="PyTorchJob team", what="is not permitted (pytorchjobs)", remedy="Ask."))
+
+    world.api.before = forbid
+    world.apply()
+    world.settle()
+    assert world.status()["message"] == "PyTorchJob team: is not permitted (pytorchjobs)"
+    world.api.before = lambda *_: None
+    world.pass_time(60)
+    assert world.play() == "Succeeded"
+
+
+def test_a_cluster_without_the_training_operator_says_so_and_evaluates_all_the_same(world: World) -> None:
+    world.api.unknown = frozenset({"pytorchjobs"})
+    world.apply()
+    world.settle()
+    assert "the cluster knows no PyTorchJob" in world.status()["message"]
+    world.apply("plain", SCORE_ONLY)
+    world.settle()
+    names = [job["metadata"]["name"] for job in world.api.list(JOB, NAMESPACE).items]
+    assert names == [f"{world.place('plain', SCORE_ONLY).run_id}-g0-1"]
+
+
+def test_a_manifest_that_the_server_refuses_is_not_kept(world: World) -> None:
+    def refuse(verb: str, kind: Kind, name: str) -> None:
+        if (verb, kind) == ("create", PYTORCHJOB):
+            raise Refused(Fault(where="PyTorchJob", what="is refused (spec.nope)", remedy="Correct it."))
+
+    world.api.before = refuse
+    world.apply()
+    world.settle()
+    assert "profile train-2: is refused (spec.nope)" in world.status()["message"]
+    assert world.read(world.place().job("train")) is None
+
+
+def test_a_run_whose_inputs_pods_cannot_reach_has_failed(world: World) -> None:
+    def refuse(_: Any) -> Any:
+        raise BadConfiguration(Fault(where="spec.model.source: ../base", what="is a path", remedy="Push it."))
+
+    world.controller.reconciler.pin = refuse
+    world.apply()
+    world.settle()
+    assert world.status()["phase"] == "Failed"
+    assert world.status()["message"] == "spec.model.source: ../base: is a path (exit code 78)"
+
+
+def test_a_spec_that_this_version_does_not_read_has_failed_with_every_fault(world: World) -> None:
+    world.apply(spec={**SPEC, "nope": 1, "seed": "x"})
+    world.settle()
+    assert world.status()["phase"] == "Failed"
+    assert "spec.nope: unknown key" in world.status()["message"]
+    assert "spec.seed" in world.status()["message"]
+
+
+def test_a_job_of_our_name_that_is_not_ours_is_left_alone(world: World) -> None:
+    name = f"{world.place().run_id}-t-1"
+    world.api.create(PYTORCHJOB, NAMESPACE, {"metadata": {"name": name}, "spec": {}})
+    world.apply()
+    world.settle()
+    assert f"job {name}: is there already, and belongs to something else" in world.status()["message"]
+    assert world.job_names() == ["t-1"]
+
+
+def test_progress_of_the_pods_stands_in_the_status_with_the_time_that_is_left(world: World) -> None:
+    world.apply()
+    world.settle()
+    for pod in world.start_pods():
+        world.api.logs[NAMESPACE, pod["metadata"]["name"]] = b"step 1/4\n"
+    world.settle()
+    for pod in world.pods():
+        world.api.logs[NAMESPACE, pod["metadata"]["name"]] = b"step 1/4\nstep 2/4\n"
+    world.pass_time(30)
+    assert world.status()["progress"] == {
+        "unit": "steps",
+        "done": 2,
+        "total": 4,
+        "etaSeconds": 60,
+        "text": "2/4 steps",
+    }
+
+
+def test_why_nothing_runs_stands_in_the_status(world: World) -> None:
+    world.apply()
+    world.settle()
+    for pod in world.start_pods():
+        state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+        world._set_state(pod, "Pending", state)
+    world.settle()
+    status = world.status()
+    assert "cannot start: ImagePullBackOff: no such image" in status["message"]
+    assert next(one["status"] for one in status["conditions"] if one["type"] == "Stalled") == "True"
+    assert status["phase"] == "Pending"
+
+
+def test_two_controllers_at_once_do_no_harm(world: World) -> None:
+    world.apply()
+    (world.folder / "other").mkdir()
+    other = World(folder=world.folder / "other", api=world.api)
+    other.store, other.seconds = world.store, world.seconds
+    other.restart()
+    for _ in range(12):
+        for one in (world, other):
+            one.settle()
+        for pod in world.start_pods():
+            world.end_pod(pod)
+        world.end_jobs()
+        world.seconds += 60
+        other.seconds += 60
+    assert world.status()["phase"] == "Succeeded"
+    assert world.pods_made == 5
+
+
+def test_what_happens_is_told_as_events_of_the_run(world: World) -> None:
+    world.apply()
+    world.play()
+    events = world.api.list(EVENT, NAMESPACE).items
+    assert {event["involvedObject"]["uid"] for event in events} == {world.run()["metadata"]["uid"]}
+    assert {"Accepted", "AttemptStarted", "AttemptEnded", "Committed", "Succeeded"} <= {
+        event["reason"] for event in events
+    }
