@@ -17,10 +17,12 @@ from tandem.evaluate.judge import ExactMatchJudge
 from tandem.evaluate.records import Prediction, Record, ScoreLine, read_jsonl, to_jsonl
 from tandem.evaluate.result import Result, read_result, write_result
 from tandem.evaluate.score import score_predictions
+from tandem.evaluate.shelf import ShelfPlace, StoreShelf
 from tandem.record.commit import read_commit, write_commit
 from tandem.record.run import Pin, RunRecord, find_run, parse_record, write_record
 from tandem.store import Directory, open_store, upload_tree
 from tandem.store.layout import RunPlace
+from tests.evaluate.test_parts import EXECUTIONS, MADE_WITH, PARTS, SAMPLES, Desk, Maker
 from tests.evaluate.test_score import prediction, scoring
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_lines, fuzzing, read_or_faults
 from tests.spec.runs import parse, run_file
@@ -204,6 +206,31 @@ def test_a_result_or_exit_of_another_kind_is_shown_or_named(
     finished.write("score/heldout/abcdefabcd", whole | {name: json.dumps(result).encode()})
     write_commit(finished.store, finished.place, "score/heldout/abcdefabcd", "001-a", AT)
     finished.show(as_json=False)
+
+
+@pytest.fixture(scope="module")
+def shelved(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A store that holds every part of an attempt."""
+    desk = Desk(folder=tmp_path_factory.mktemp("parts"))
+    desk.attempt("001-a", Maker())
+    return desk
+
+
+@fuzzing(200)
+@given(st.data())
+def test_damaged_parts_are_used_as_they_were_or_not_at_all(shelved: Desk, data: st.DataObject) -> None:
+    files = {path: path.read_bytes() for path in sorted((shelved.folder / "store").rglob("part*"))}
+    path = data.draw(st.sampled_from(sorted(files)))
+    told: list[str] = []
+    place = ShelfPlace(store=shelved.store, executions=EXECUTIONS, execution="002-b")
+    try:
+        body = data.draw(st.none() | damaged_bytes(files[path]))
+        path.unlink() if body is None else path.write_bytes(body)
+        found = StoreShelf(place=place, made_with=MADE_WITH, say=told.append).find(PARTS, SAMPLES)
+    finally:
+        path.write_bytes(files[path])
+    assert all(kept.body == files[shelved.stored("001-a", PARTS[number].name)] for number, kept in found.items())
+    assert all(len(line.splitlines()) == 1 for line in told)
 
 
 @fuzzing(100)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from pathlib import Path
 
+import pytest
+
+from tandem.control.settings import describe_scoring, put_settings
+from tandem.errors import BadData
 from tandem.evaluate.judge import JudgeSettings
-from tandem.spec import JudgeSpec
-from tandem.stage.score import _judge_settings, describe_deviations
+from tandem.spec import EvalSpec, JudgeSpec
+from tandem.stage.score import _judge_settings, describe_deviations, read_score_settings
+from tandem.store import open_store
+from tandem.store.layout import RunPlace
 
 
 def test_every_field_of_the_judge_section_reaches_the_judge() -> None:
@@ -40,3 +47,16 @@ def test_texts_are_told_from_the_originals_by_tiles_and_length_and_by_who_cut_th
     )
     (served,) = describe_deviations(original | {"tiles": None})
     assert served.startswith("Images: cut by the server")
+
+
+def test_settings_that_are_no_longer_those_of_the_scores_id_are_refused(tmp_path: Path) -> None:
+    store, place = open_store(str(tmp_path / "store")), RunPlace(namespace="local", run_id="demo-0123456789")
+    settings = describe_scoring(EvalSpec(name="heldout", data="e.json"), seed=3)
+    name = put_settings(store, place, "heldout", settings)
+    key = place.score_settings("heldout", name)
+    assert read_score_settings(store, key, name) == settings
+    path = tmp_path / "store" / key
+    for damaged in (path.read_bytes().replace(b"exact", b"none"), b"", b"[" * 100_000):
+        path.write_bytes(damaged)
+        with pytest.raises(BadData, match="its digest is not their id"):
+            read_score_settings(store, key, name)

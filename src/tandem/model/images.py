@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 89_478_485
 """Width times height that is still decoded: Pillow's own warning limit, 256 MiB as RGB."""
 
+LARGEST_FILE = 2**30
+"""Bytes; some formats are read whole before they are decoded."""
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """Raster formats that Pillow decodes by itself; others (EPS, for one) would start foreign programs."""
 
@@ -140,10 +143,13 @@ def _quiet_pillow() -> None:
 
 
 def _refuse_endless(path: Path, where: str) -> None:
-    """Refuse a pipe or a device, whose reading may never end. Raises OSError if there is nothing."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    """Refuse a pipe or a device, whose reading may never end, and a giant. Raises OSError if there is nothing."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise BadData(Fault(where=where, what="is a pipe or a device", remedy="Name an image's file."))
+    if found.st_size > LARGEST_FILE:
+        what = f"has {found.st_size} bytes, more than any image of {MAX_PIXELS} pixels"
+        raise BadData(Fault(where=where, what=what, remedy="Export it again."))
 
 
 def _refuse_many_scans(stream: BinaryIO, where: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tandem.errors import BadData, Fault
 from tandem.evaluate.bertscore import BertScore
 from tandem.evaluate.encoder import BertScoreSettings
 from tandem.evaluate.judge import JudgeSettings
@@ -25,8 +26,9 @@ from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
 from tandem.record.commit import read_commit, read_file, read_files, read_tree
 from tandem.record.evaluation import find_evaluation
-from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec, find_marker
+from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec, find_marker, sha256_hex
 from tandem.stage.context import Context
+from tandem.store import Store
 
 ORIGINAL_TILES = {"max": 12, "rule": "perImage"}
 ORIGINAL_NEW_TOKENS = 1024
@@ -38,7 +40,7 @@ def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     _, name, score_id = context.facts.stage.split("/")
     entry, _ = find_evaluation(context.spec, name)
     place = context.facts.place
-    settings = json.loads(context.store.get(place.score_settings(name, score_id)))
+    settings = read_score_settings(context.store, place.score_settings(name, score_id), score_id)
     data = context.use_input(f"spec.evals[{entry.name}].data")
     predictions, generation = _read_predictions(context, name, entry, data)
     judge = _judge_settings(JudgeSpec.model_validate(settings["judge"]))
@@ -64,6 +66,17 @@ def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     (context.output / "samples.jsonl").write_bytes(to_jsonl(lines))
     (context.output / "result.json").write_bytes(write_result(result))
     return DONE
+
+
+def read_score_settings(store: Store, key: str, score_id: str) -> dict[str, Any]:
+    """The settings that the scores' id is the digest of. Raises BadData if they are not those any more."""
+    body = store.get(key)
+    if not sha256_hex(body).startswith(score_id):
+        what = "is not what these scores were asked for with (its digest is not their id)"
+        remedy = "Someone wrote into the store by hand: restore it, or score with other settings."
+        raise BadData(Fault(where=key, what=what, remedy=remedy))
+    settings: dict[str, Any] = json.loads(body)
+    return settings
 
 
 def _read_predictions(

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from tandem.outcome import Outcome, read_outcome, write_outcome
+from tandem.outcome import Outcome, parse_outcome, read_outcome, write_outcome
 
-_LINE = re.compile(r"tandem-rank-outcome (\d+) (.*)")
+_LINE = re.compile(r"tandem-rank-outcome ([0-9]{1,5}) (.*)")
 
 
 def leave_outcome(folder: Path, local_rank: int, outcome: Outcome) -> None:
@@ -29,10 +29,8 @@ def parse_spoken(line: str) -> tuple[int, Outcome] | None:
     match = _LINE.match(line)
     if match is None:
         return None
-    try:
-        return int(match[1]), Outcome(**json.loads(match[2]))
-    except (ValueError, TypeError):
-        return None
+    outcome = parse_outcome(match[2])
+    return None if outcome is None else (int(match[1]), outcome)
 
 
 def collect_outcomes(
