@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -54,20 +55,29 @@ def write_questions(folder: Path) -> None:
     (folder / "eval.json").write_text(json.dumps(samples))
 
 
-def start_run(training: Training) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tandem", "run", training.file.name, "--store", "store"],
-        cwd=training.folder,
-        env=Desk(folder=training.folder).environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One `tandem run` under way."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def finish(self) -> None:
+        """Wait until the Run has succeeded."""
+        assert self.process.wait(timeout=500) == 0, self.log.read_text()
 
 
-def finish_run(run: subprocess.Popen[str]) -> None:
-    said, _ = run.communicate(timeout=500)
-    assert run.returncode == 0, said
+def start_run(training: Training) -> Command:
+    log = training.folder / "run.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tandem", "run", training.file.name, "--store", "store"],
+            cwd=training.folder,
+            env=Desk(folder=training.folder).environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    return Command(process=process, log=log)
 
 
 def signal_all(pod: Pod, number: signal.Signals) -> None:
@@ -93,7 +103,7 @@ def read_results(training: Training) -> dict[str, str]:
 
 def test_a_leftover_of_attempt_1_that_writes_during_and_after_attempt_2_changes_nothing(tmp_path: Path) -> None:
     undisturbed = record(tmp_path / "undisturbed")
-    finish_run(start_run(undisturbed))
+    beside = start_run(undisturbed)
 
     disturbed = record(tmp_path / "disturbed")
     leftover = disturbed.start("001-lost")
@@ -105,7 +115,7 @@ def test_a_leftover_of_attempt_1_that_writes_during_and_after_attempt_2_changes_
     signal_all(leftover, signal.SIGCONT)
     wait_until(lambda: len(disturbed.checkpoints("001-lost")) > len(before), "one more of attempt 1")
     signal_all(leftover, signal.SIGSTOP)
-    finish_run(run)
+    run.finish()
     commit = disturbed.folder / "store" / disturbed.facts.place.commit("train")
     committed, results = commit.read_bytes(), read_results(disturbed)
     assert b"002-" in committed
@@ -114,7 +124,8 @@ def test_a_leftover_of_attempt_1_that_writes_during_and_after_attempt_2_changes_
     signal_all(leftover, signal.SIGCONT)
     assert leftover.finish().exit_code == 0
     assert (disturbed.executions / "001-lost" / MANIFEST).exists(), "the leftover has written all that it had"
-    finish_run(start_run(disturbed))
+    start_run(disturbed).finish()
+    beside.finish()
     assert commit.read_bytes() == committed
     assert read_results(disturbed) == results == read_results(undisturbed)
     assert {name.partition("/")[0] for name in results} >= {"adapter", "5", "60"}
