@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tandem.record.run import write_record
+from tandem.store import open_store
 from tests.e2e.desk import Desk
 from tests.e2e.small import write_small_run
 from tests.processes import command_of, is_running, list_descendants, wait_until
+from tests.spec.runs import parse, run_file
 
 
 def make_desk(folder: Path) -> Desk:
@@ -83,6 +86,21 @@ def test_changed_data_under_an_unchanged_file_are_refused(tmp_path: Path) -> Non
     assert "spec.evals[base].data: eval.json: has changed since this Run was first submitted" in answer.err
     assert desk.tandem("run", "small.yaml", "--again").code == 0
     assert len(json.loads(desk.tandem("list", "-o", "json").out)) == 2
+
+
+def test_one_damaged_run_hides_no_other_in_the_list(tmp_path: Path) -> None:
+    desk = Desk(folder=tmp_path)
+    store = open_store(str(tmp_path / "tandem-store"))
+    place, _ = write_record(store, parse(run_file()), {}, namespace="local", submitted_at="2026-01-01", again=False)
+    store.put_if_absent("runs/local/damaged/run.json", b'{"schema": ')
+    answer = desk.tandem("list")
+    assert answer.code == 0
+    assert [line.split()[0] for line in answer.out.splitlines()] == ["run", "damaged", place.run_id]
+    (line,) = answer.err.splitlines()
+    assert line.startswith("tandem: runs/local/damaged/run.json")
+    damaged, whole = json.loads(desk.tandem("list", "-o", "json").out)
+    assert "is not a run record" in damaged["fault"]
+    assert (whole["submittedAt"], whole["fault"]) == ("2026-01-01", None)
 
 
 def test_every_fault_is_said_before_anything_starts(tmp_path: Path) -> None:
