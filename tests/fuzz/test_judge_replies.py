@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tandem.errors import BadConfiguration
 from tandem.evaluate.chat_answers import ChatServer, Failure
 from tandem.evaluate.chat_http import HttpAnswer
 from tandem.evaluate.judge_answers import read_answer
@@ -55,3 +56,16 @@ def test_any_answer_is_a_reply_a_failure_or_a_fault(body: bytes, status: int, re
     elif found is not None:
         assert found.verdict("tandem") in ("right", "wrong", None)
         assert found.verdict("original") in ("right", "wrong", None)
+
+
+@pytest.mark.parametrize("status", [400, 401])
+@pytest.mark.parametrize("body", [b"%s", b'{"error": {"message": "%s"}}'])
+@pytest.mark.parametrize("before", range(190, 201))
+def test_a_key_is_not_shown_in_part_where_a_long_message_is_cut(status: int, body: bytes, before: int) -> None:
+    answer = HttpAnswer(status=status, body=body % (b"x" * before + b"key-123"), retry_after="")
+    try:
+        found = str(read_answer(answer, SERVER, key="key-123", now=NOW))
+    except BadConfiguration as error:
+        found = str(error)
+    assert "xxx" in found
+    assert "k" not in found.partition("xxx")[2].partition("'")[0].partition(".")[0]

@@ -115,8 +115,7 @@ def read_completion(answer: HttpAnswer, server: ChatServer, *, key: str, now: da
 
 
 def _read_failure(answer: HttpAnswer, server: ChatServer, *, key: str, now: datetime) -> Failure:
-    error = _read_error(answer.body)
-    said = error.message.replace(key, "***")
+    error = _read_error(answer.body, key)
     status = 402 if error.code == _NO_MONEY else answer.status
     if status in _LOCKED_OUT:
         remedies = {
@@ -125,10 +124,10 @@ def _read_failure(answer: HttpAnswer, server: ChatServer, *, key: str, now: date
             403: f"Check the key in {server.key_env}",
         }
         remedy = remedies.get(status, f"Check {server.section}.baseUrl and {server.section}.model ({server.model})")
-        what = f"answered HTTP {answer.status} {said}".rstrip(" .")
+        what = f"answered HTTP {answer.status} {error.message}".rstrip(" .")
         raise BadConfiguration(Fault(where=server.place, what=what, remedy=remedy))
     if status not in _TEMPORARY and status < 500:
-        return Refusal(reason=f"{REFUSED}: HTTP {status} {said}".rstrip())
+        return Refusal(reason=f"{REFUSED}: HTTP {status} {error.message}".rstrip())
     return Failure(
         reason=f"{UNAVAILABLE}: HTTP {status}",
         wait=read_retry_after(answer.retry_after, now),
@@ -145,10 +144,10 @@ class _ErrorBody(BaseModel):
     error: _Error
 
 
-def _read_error(body: bytes) -> _Error:
-    """What the server says of an error, its message as one short line."""
+def _read_error(body: bytes, key: str) -> _Error:
+    """What the server says of an error, its message as one short line, the key taken out while it is still whole."""
     try:
         error = _ErrorBody.model_validate_json(body).error
     except ValidationError:
-        error = _Error(message=body[:1000].decode(errors="replace"))
-    return _Error(message=" ".join(error.message.split())[:200], code=error.code)
+        error = _Error(message=body.decode(errors="replace"))
+    return _Error(message=" ".join(error.message.replace(key, "***").split())[:200], code=error.code)
