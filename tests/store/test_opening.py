@@ -72,3 +72,17 @@ def test_how_long_a_bucket_is_waited_for_can_be_set(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("TANDEM_STORE_RETRY_SECONDS", wrong)
         with pytest.raises(BadConfiguration, match="no length of time"):
             open_store("s3://bucket")
+
+
+def test_who_waits_for_a_bucket_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = S3Server(endpoint=f"http://127.0.0.1:{free_port()}", access_key="a", secret_key="b")
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tandem.store.retrying.QUIET_SECONDS", 0.0)
+    monkeypatch.setenv("TANDEM_STORE_RETRY_SECONDS", "0.5")
+    said: list[str] = []
+    with pytest.raises(Unavailable):
+        open_store("s3://bucket", say=said.append).get("key")
+    (line,) = said
+    assert line.startswith(f"s3://bucket at {server.endpoint}: no answer from the server: ")
+    assert len(line.splitlines()) == 1

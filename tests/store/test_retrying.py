@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem.errors import BadConfiguration, Fault, TandemError, Unavailable
-from tandem.store.retrying import Retrying
+from tandem.store.retrying import QUIET_SECONDS, Retrying, seldom
 
 FAULT = Fault(where="server", what="away", remedy="Wait")
 
@@ -92,3 +92,27 @@ def test_neither_the_attempts_nor_the_budget_are_exceeded(
     assert world.calls <= attempts
     assert world.now <= budget
     assert all(wait <= longest for wait in world.waits)
+
+
+def test_a_short_absence_is_not_mentioned_and_a_longer_one_is() -> None:
+    said: list[str] = []
+    world = World(failures=3)
+    world.patient(say=said.append).call(world.ask)
+    assert sum(world.waits) < QUIET_SECONDS
+    assert said == []
+    world = World(failures=5)
+    world.patient(say=said.append).call(world.ask)
+    assert said == [
+        "server: away. It is asked again for up to 118 s more",
+        "server: away. It is asked again for up to 116 s more",
+    ]
+
+
+def test_of_many_requests_that_wait_one_is_heard_every_half_minute() -> None:
+    said: list[tuple[float, str]] = []
+    now = 100.0
+    say = seldom(lambda line: said.append((now, line)), lambda: now)
+    for _ in range(50):
+        say("away")
+        now += 1
+    assert said == [(100.0, "away"), (130.0, "away")]

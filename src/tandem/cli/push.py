@@ -13,7 +13,7 @@ def push_path(path: Path, store_url: str) -> None:
     from tandem.inputs.push import push_folder
     from tandem.store.opening import open_store, probe
 
-    store = open_store(store_url)
+    store = open_store(store_url, say=tell)
     probe(store)
     if path.is_dir():
         uri, files, size = push_folder(store, path)

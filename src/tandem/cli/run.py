@@ -46,7 +46,7 @@ def run_file(path: Path, store_url: str, *, again: bool, strict: bool, as_json: 
     report = check_submission(submission, store_url, strict=strict, gpu_memory=min(gpus, default=None), gpus=len(gpus))
     print_findings(report)
     raise_if_faults(report)
-    store = open_store(store_url)
+    store = open_store(store_url, say=tell)
     probe(store)
     place, body = record_run(store, submission, again=again)
     tell(f"{place.run_id}: in {store.url}/{place.prefix}")

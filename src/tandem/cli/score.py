@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tandem.cli.console import tell
 from tandem.cli.places import LOCAL
 from tandem.cli.run import complete_run, report_end
 from tandem.control.settings import describe_scoring, put_settings, read_checkpoints
@@ -29,7 +30,7 @@ class ScoreSettings(Section):
 
 def score_again(run: str, store_url: str, *, evaluation: str, settings: Path | None, as_json: bool) -> int:
     """Score the committed texts of a Run; what was scored with these settings before is adopted."""
-    store = open_store(store_url)
+    store = open_store(store_url, say=tell)
     place, body = find_run(store, LOCAL, run)
     stages = _choose_stages(store, place, body, evaluation, read_settings(settings))
     end = complete_run(store, place, body, stages=lambda: stages)

@@ -32,7 +32,7 @@ def run_attempt(
     manifest, which makes the execution count, is only written after success. Of several pods that train together
     only the first one writes there; the others' checkpoints go into its execution.
     """
-    store = open_store(facts.store_url)
+    store = open_store(facts.store_url, say=say)
     prefix = facts.place.execution(facts.stage, execution)
     output = work / "output"
     output.mkdir(parents=True)
@@ -67,7 +67,7 @@ def _hand_in(store: Store, output: Path, prefix: str, outcome: Outcome) -> None:
 
 
 def _work(facts: Facts, *, execution: str, work: Path, cache: Path, say: Callable[[str], None], pod: Pod) -> Outcome:
-    store = open_store(facts.store_url)
+    store = open_store(facts.store_url, say=say)
     record = load_record(store, facts)
     context = Context(
         facts=facts,

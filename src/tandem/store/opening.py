@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.store.contract import AlreadyThere, Store
 from tandem.store.directory import Directory
-from tandem.store.retrying import PATIENT, Retrying
+from tandem.store.retrying import PATIENT, Retrying, seldom
 
 PATIENCE = "TANDEM_STORE_RETRY_SECONDS"
 """Environment variable: how long a bucket that does not answer is waited for, in seconds; 120 where it is not set."""
@@ -27,10 +29,11 @@ _FIRST = b"Written once, by the first look at this store.\n"
 _SECOND = b"A server that keeps put-if-absent never stores this.\n"
 
 
-def open_store(url: str, *, brief: bool = False) -> Store:
+def open_store(url: str, *, brief: bool = False, say: Callable[[str], None] | None = None) -> Store:
     """Open 'folder', '/folder', 'file:///folder' or 's3://bucket/prefix'; asks the server nothing.
 
     brief: where someone waits for a mere look, a bucket that does not answer is waited for BRIEF_SECONDS at most.
+    say: told now and then in one line that a bucket does not answer and is waited for.
     Raises BadConfiguration for any other address, for AWS settings that cannot be used, and for a wrong PATIENCE.
     """
     if url.strip() and ":" not in url:
@@ -40,7 +43,7 @@ def open_store(url: str, *, brief: bool = False) -> Store:
     if scheme == "file":
         return _open_folder(url, host=place, path=unquote(path))
     if scheme == "s3":
-        return _open_bucket(url, bucket=place, prefix=path.strip("/"), brief=brief)
+        return _open_bucket(url, bucket=place, prefix=path.strip("/"), retrying=_read_patience(brief=brief, say=say))
     raise _not_an_address(url, "it names neither a folder nor a bucket")
 
 
@@ -70,18 +73,19 @@ def _open_folder(url: str, *, host: str, path: str) -> Store:
     return Directory(Path("/") / path)
 
 
-def _open_bucket(url: str, *, bucket: str, prefix: str, brief: bool) -> Store:
+def _open_bucket(url: str, *, bucket: str, prefix: str, retrying: Retrying) -> Store:
     from tandem.store.s3 import Bucket, connect
 
     if not _BUCKET_NAME.fullmatch(bucket):
         raise _not_an_address(url, f"{bucket!r} is not a bucket's name")
     try:
-        return Bucket(connect(), bucket, prefix, retrying=_read_patience(os.environ.get(PATIENCE), brief=brief))
+        return Bucket(connect(), bucket, prefix, retrying=retrying)
     except BadData as error:
         raise _not_an_address(url, error.faults[0].what) from error
 
 
-def _read_patience(text: str | None, *, brief: bool) -> Retrying:
+def _read_patience(*, brief: bool, say: Callable[[str], None] | None) -> Retrying:
+    text = os.environ.get(PATIENCE)
     try:
         seconds = PATIENT.budget_seconds if text is None else float(text)
     except ValueError:
@@ -89,7 +93,8 @@ def _read_patience(text: str | None, *, brief: bool) -> Retrying:
     if not 0 <= seconds < math.inf:
         remedy = "Write a number of seconds, such as 600, or leave it out: 120"
         raise BadConfiguration(Fault(where=PATIENCE, what=f"{text!r:.40} is no length of time", remedy=remedy))
-    return Retrying(budget_seconds=min(seconds, BRIEF_SECONDS) if brief else seconds)
+    patience = Retrying(budget_seconds=min(seconds, BRIEF_SECONDS) if brief else seconds)
+    return patience if say is None else replace(patience, say=seldom(say))
 
 
 def _not_an_address(url: str, what: str) -> BadConfiguration:
