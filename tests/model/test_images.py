@@ -119,3 +119,14 @@ def test_probing_a_jpeg_misses_no_truncation_that_opening_finds(tmp_path: Path, 
     for read in (open_image, probe_image):
         with pytest.raises(BadData):
             read(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_exif_orientation_turns_nothing_as_in_the_original(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "photo.png"
+    image = Image.effect_noise((30, 20), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    assert probe_image(path) == (30, 20)
+    assert open_image(path).tobytes() == image.tobytes()

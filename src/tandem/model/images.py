@@ -60,6 +60,7 @@ _T = TypeVar("_T")
 def open_image(path: Path, *, max_pixels: int = MAX_PIXELS, place: str = "") -> Image.Image:
     """Decode a whole image as RGB; of an animation, the first frame.
 
+    EXIF orientation is left alone, as InternVL's own `pil_loader` leaves it.
     `place` says who asks for it (a file and line) and stands in the fault.
     Raises BadData for a file that is missing, of an unknown format, truncated, or of more than `max_pixels`;
     Unavailable if the file system fails.
