@@ -12,7 +12,10 @@ import pytest
 from tandem.errors import BadConfiguration
 from tandem.inputs import Resolver
 from tandem.store import open_store, upload_tree
+from tests.inputs.hub import COMMIT, hub_running
 from tests.servers import S3Server
+
+AWAY = "http://127.0.0.1:9"
 
 
 def test_relative_paths_start_at_the_run_files_folder(tmp_path: Path) -> None:
@@ -41,19 +44,61 @@ def test_a_member_of_a_pushed_tree_is_brought_once_and_verified(
         resolver.resolve("s3://inputs-test/team/other/eval.json")
 
 
-def test_a_hub_that_is_away_is_temporary_and_says_what_to_do(tmp_path: Path) -> None:
+def resolve_from_hub(endpoint: str, home: Path, model: str, revision: str = COMMIT) -> str:
+    """What a process that asks this hub prints: the folder, or the type and the line of what went wrong."""
     code = (
+        "import sys\n"
         "from pathlib import Path\n"
-        "from tandem.errors import Unavailable\n"
+        "from tandem.errors import TandemError\n"
         "from tandem.inputs import Resolver\n"
         "try:\n"
-        f"    Resolver(folder=Path({str(tmp_path)!r}), cache=Path({str(tmp_path)!r})).resolve('team/model', 'abc')\n"
-        "except Unavailable as error:\n"
-        "    print(error)\n"
+        "    print(Resolver(folder=Path('/'), cache=Path('/')).resolve(*sys.argv[1:]))\n"
+        "except TandemError as error:\n"
+        "    print(type(error).__name__, error)\n"
     )
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code, model, revision],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
-    assert done.stdout.startswith("team/model@abc: the hub cannot be reached")
-    assert "HF_ENDPOINT" in done.stdout
+    return done.stdout.strip()
+
+
+def test_a_hub_that_is_away_is_temporary_and_says_what_to_do(tmp_path: Path) -> None:
+    said = resolve_from_hub(AWAY, tmp_path, "team/model")
+    assert said.startswith(f"Unavailable team/model@{COMMIT}: the hub cannot be reached")
+    assert "HF_ENDPOINT" in said
+
+
+def test_a_mirror_brings_weights_and_settings_of_a_commit_and_is_not_needed_again(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "model.safetensors": b"weights", "modeling_evil.py": b"print('no')"}
+    with hub_running("team/model", files) as mirror:
+        folder = Path(resolve_from_hub(mirror, tmp_path, "team/model"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "config.json": b"{}",
+        "model.safetensors": b"weights",
+    }
+    assert resolve_from_hub(AWAY, tmp_path, "team/model") == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "kind"),
+    [
+        ("team/other", COMMIT, "RepositoryNotFoundError"),
+        ("team/gated", COMMIT, "GatedRepoError"),
+        ("team/model", COMMIT[::-1], "RevisionNotFoundError"),
+    ],
+)
+def test_what_the_hub_refuses_is_permanent_and_says_what_to_mend(
+    tmp_path: Path, model: str, revision: str, kind: str
+) -> None:
+    with hub_running("team/model", {"config.json": b"{}"}) as mirror:
+        said = resolve_from_hub(mirror, tmp_path, model, revision)
+    assert said == (
+        f"BadConfiguration {model}@{revision}: the hub refuses it ({kind}). "
+        "Mend the id or the revision, or set HF_TOKEN for a gated model."
+    )

@@ -1,0 +1,65 @@
+"""A mirror of the hub with one model at one commit, as huggingface_hub asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def hub_running(model: str, files: Mapping[str, bytes]) -> Iterator[str]:
+    """The address of a mirror that has `model` at COMMIT and knows no other; `team/gated` wants a token."""
+
+    class Mirror(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            about = f"/api/models/{model}/"
+            if self.path.startswith("/api/models/team/gated/"):
+                self.answer(401, b"{}", {"X-Error-Code": "GatedRepo"})
+            elif not self.path.startswith((about, f"/{model}/")):
+                self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            elif COMMIT not in self.path:
+                self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            elif self.path.startswith(f"{about}revision/"):
+                siblings = [{"rfilename": name} for name in files]
+                self.answer(200, json.dumps({"id": model, "sha": COMMIT, "siblings": siblings}).encode(), {})
+            elif self.path.startswith(f"{about}tree/"):
+                entries = [
+                    {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}  # noqa: S324
+                    for name, body in files.items()
+                ]
+                self.answer(200, json.dumps(entries).encode(), {})
+            else:
+                name = self.path.partition(f"/resolve/{COMMIT}/")[2]
+                tag = hashlib.sha256(files[name]).hexdigest()
+                self.answer(200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
+
+        do_HEAD = do_GET
+
+        def answer(self, code: int, body: bytes, headers: Mapping[str, str]) -> None:
+            self.send_response(code)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
