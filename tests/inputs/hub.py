@@ -39,7 +39,7 @@ def hub_running(model: str, files: Mapping[str, bytes]) -> Iterator[str]:
                 tag = hashlib.sha256(files[name]).hexdigest()
                 self.answer(200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def answer(self, code: int, body: bytes, headers: Mapping[str, str]) -> None:
             self.send_response(code)
