@@ -66,17 +66,27 @@ def pin_in_store(spec: RunSpec) -> dict[str, Pin]:
 
 def open_log() -> structlog.stdlib.BoundLogger:
     """One JSON object a line on standard error, also for what libraries say."""
-    logging.basicConfig(stream=sys.stderr, level=os.environ.get("TANDEM_LOG_LEVEL", "INFO"), format="%(message)s")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
-    structlog.configure(
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    written = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(written)
+    logging.basicConfig(handlers=[handler], level=os.environ.get("TANDEM_LOG_LEVEL", "INFO"))
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells of each client where its settings come from
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
     log: structlog.stdlib.BoundLogger = structlog.get_logger()
