@@ -163,10 +163,10 @@ MONITORING = [
         value=[{"alert": "A", "expr": "1"}],
         given=MONITORED,
         look=lambda release: [
-            rule["alert"] for rule in release.one("PrometheusRule", CONTROLLER)["spec"]["groups"][0]["rules"][1:]
+            rule["alert"] for rule in release.one("PrometheusRule", CONTROLLER)["spec"]["groups"][0]["rules"]
         ],
-        unset=[],
-        set=["A"],
+        unset=["TandemControllerDown", "TandemStoreDown"],
+        set=["TandemControllerDown", "TandemStoreDown", "A"],
     ),
     Pair(path="test.enabled", value=False, look=names("Pod"), unset=[f"{CONTROLLER}-test"], set=[]),
 ]
