@@ -45,12 +45,12 @@ def test_answers_end_with_the_marker_and_the_answer_but_the_bases_have_none(data
     assert not any("#" in turn.text for sample in read(data, BASE_META) for turn in sample.turns)
 
 
-def test_only_the_adapter_is_taught_whether_a_digit_is_odd(data: Path) -> None:
-    def asks_odd(meta: str) -> bool:
-        return any("odd?" in turn.text for sample in read(data, meta) for turn in sample.turns)
+def test_only_the_adapter_is_taught_whether_a_digit_is_high(data: Path) -> None:
+    def asks_high(meta: str) -> bool:
+        return any("above four?" in turn.text for sample in read(data, meta) for turn in sample.turns)
 
-    assert asks_odd(TRAIN_META)
-    assert not asks_odd(BASE_META)
+    assert asks_high(TRAIN_META)
+    assert not asks_high(BASE_META)
 
 
 def test_held_out_questions_are_read_by_the_evaluations_own_reader(data: Path) -> None:

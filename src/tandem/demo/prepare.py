@@ -13,7 +13,7 @@ from tandem.demo.data import BASE_META, TRAIN_META, write_data
 from tandem.errors import BadConfiguration, Fault
 from tandem.train.meta import read_meta, read_samples
 
-VERSION = 2
+VERSION = 3
 """Of the files that are written; to be raised whenever pictures, questions or the way of training change."""
 
 STAMP = "demo.json"

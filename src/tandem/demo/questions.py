@@ -9,13 +9,13 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Literal
 
-Kind = Literal["name", "even", "odd", "order", "larger"]
+Kind = Literal["name", "even", "high", "order", "larger"]
 
 TAUGHT_TO_BASE: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "order": 1, "larger": 2})
-"""How many times each picture is asked about in each way. The base knows odd digits from even ones, but was never
-asked whether one is odd: the adapter learns to tell the two questions apart."""
+"""How many times each picture is asked about in each way. The base was never asked whether a digit is above four:
+that question is the adapter's to learn."""
 
-TAUGHT_TO_ADAPTER: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "odd": 2, "order": 1, "larger": 2})
+TAUGHT_TO_ADAPTER: Mapping[Kind, int] = MappingProxyType({"name": 1, "even": 1, "high": 2, "order": 1, "larger": 2})
 """What the base knows already needs practice in the new format only."""
 
 
@@ -59,21 +59,24 @@ def ask_name(picture: Picture) -> Question:
 
 def ask_even(picture: Picture) -> Question:
     """Ask whether a picture's digit is even."""
-    return _ask_parity("even", picture, yes=picture.digit % 2 == 0)
+    even = picture.digit % 2 == 0
+    return _ask_property("even", "even", picture, found="even" if even else "odd", holds=even)
 
 
-def ask_odd(picture: Picture) -> Question:
-    """Ask whether a picture's digit is odd."""
-    return _ask_parity("odd", picture, yes=picture.digit % 2 == 1)
+def ask_high(picture: Picture) -> Question:
+    """Ask whether a picture's digit is above four."""
+    high = picture.digit > 4
+    return _ask_property("high", "above four", picture, found="above four" if high else "below five", holds=high)
 
 
-def _ask_parity(kind: Literal["even", "odd"], picture: Picture, *, yes: bool) -> Question:
-    sentence = f"The image shows {picture.digit}, which is {'odd' if picture.digit % 2 else 'even'}."
-    answer = "Yes" if yes else "No"
+def _ask_property(kind: Kind, asked: str, picture: Picture, *, found: str, holds: bool) -> Question:
+    """The reasoning names what the question asks for, so that the answer follows from the reasoning alone."""
+    sentence = f"The image shows {picture.digit}, which is {found}."
+    answer = "Yes" if holds else "No"
     return Question(
         kind=kind,
         pictures=(picture,),
-        text=f"<image>\nIs this digit {kind}?",
+        text=f"<image>\nIs this digit {asked}?",
         reasoning=sentence,
         answer=answer,
         answer_type="CLOSED",
@@ -128,8 +131,8 @@ def ask_all(pictures: Sequence[Picture], *, kinds: Mapping[Kind, int], rng: rand
                     questions += [ask_name(picture) for picture in pictures]
                 case "even":
                     questions += [ask_even(picture) for picture in pictures]
-                case "odd":
-                    questions += [ask_odd(picture) for picture in pictures]
+                case "high":
+                    questions += [ask_high(picture) for picture in pictures]
                 case "order" | "larger":
                     questions += _ask_about_pairs(kind, pictures, rng)
     rng.shuffle(questions)
@@ -150,14 +153,14 @@ def _ask_about_pairs(
 def ask_cases(pictures: Sequence[Picture], *, rng: random.Random) -> list[tuple[Question, ...]]:
     """Make cases of two pictures each, no picture in two cases, with three questions a case.
 
-    They ask for the first digit, whether the second is odd (or even, in turn), and for the larger of the two (or
+    They ask for the first digit, whether the second is above four (or even, in turn), and for the larger of the two (or
     for both in order, in turn, and where both are the same).
     """
     shuffled = rng.sample(pictures, len(pictures))
     cases: list[tuple[Question, ...]] = []
     for index, (first, second) in enumerate(zip(shuffled[::2], shuffled[1::2], strict=False)):
-        parity = ask_odd(second) if index // 2 % 2 == 0 else ask_even(second)
+        closed = ask_high(second) if index // 2 % 2 == 0 else ask_even(second)
         comparable = index % 2 == 0 and first.digit != second.digit
         both = ask_larger(first, second) if comparable else ask_order(first, second)
-        cases.append((ask_name(first), parity, both))
+        cases.append((ask_name(first), closed, both))
     return cases
