@@ -167,7 +167,7 @@ def _kubelet(api_server: Path) -> dict[str, object]:
         "enforceNodeAllocatable": [],
         "failCgroupV1": False,
         "failSwapOn": False,
-        "localStorageCapacityIsolation": False,
+        "localStorageCapacityIsolation": True,
         # The disk is the machine's own: a cluster for tests neither judges it nor removes images.
         "evictionHard": {
             "memory.available": "100Mi",

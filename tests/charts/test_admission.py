@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_the_operators_setting_that_is_shipped_lets_workers_pass_where_its_own_d
     with pytest.raises(Denied, match=r"violates PodSecurity.*init-pytorch"):
         admit(init_container(BUILT_IN))
     admit(init_container((COMPONENT / "initContainer.yaml").read_text(encoding="utf-8")))
+
+
+def test_a_worker_that_waits_for_its_master_ends_when_told_to_even_as_first_process() -> None:
+    """Whom nothing ends but what it handles itself: the kernel keeps default actions from it."""
+    ((*command, script),) = (
+        one["command"] for one in init_container((COMPONENT / "initContainer.yaml").read_text(encoding="utf-8"))
+    )
+    with subprocess.Popen([*command, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == b"waiting for master\n"
+        waiting.terminate()
+        assert waiting.wait(timeout=10) == 143
 
 
 def test_the_component_gives_the_setting_to_the_operator(namespace: Namespace, tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ def wait_until(done: Callable[[], bool]) -> None:
 def test_a_restricted_job_runs_by_digest_and_sees_names_and_the_s3_server(running: Cluster, image: str) -> None:
     s3 = running.s3.endpoint.removeprefix("http://").replace(":", " ")
     script = f"getent hosts kubernetes.default.svc; getent hosts nowhere.example || echo none; nc {s3} && echo S3"
-    running.kubectl("apply", "-f", "-", given=job("one", pod(image, script)))
+    resources = {"requests": {"ephemeral-storage": "1Mi"}}
+    running.kubectl("apply", "-f", "-", given=job("one", pod(image, script, resources=resources)))
     wait_for(running, "condition=Complete", "job/one")
     log = running.kubectl("logs", "-n", "tenant", "job/one").splitlines()
     assert log[0].split() == ["10.96.0.1", "kubernetes.default.svc.cluster.local"]
