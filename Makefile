@@ -11,7 +11,7 @@ BIN := .venv/bin
 STORE ?= demo/store
 SERVE = $(CACHE)/serve-$(shell sha256sum locks/serve.txt | cut -c1-12)
 
-.PHONY: help demo test kills lint bench cluster-up cluster-down images serve locks clean
+.PHONY: help demo test e2e kills lint bench cluster-up cluster-down images serve locks clean
 
 help:  ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -25,6 +25,10 @@ test: .venv/dev.stamp lint  ## Run every test, as CI does
 	k8s/local/build-tool --all > /dev/null
 	$(MAKE) -s serve > /dev/null
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+e2e: .venv/dev.stamp  ## Run the demo on a real Kubernetes, as docs/on-kubernetes.md has it (part of `make test`; as root)
+	k8s/local/build-tool --all > /dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/on_kubernetes $(PYTEST_ARGS)
 
 kills: .venv/dev.stamp  ## Kill the demo's Run 20 times, on a folder and on S3, and stop its server: an hour (KILLS=20 SEED=...)
 	k8s/local/build-tool versitygw > /dev/null

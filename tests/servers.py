@@ -198,6 +198,8 @@ class FaultyProxy:
     method: str = "PUT"
     query: str = ""
     """Only requests whose query string has this."""
+    path: str = ""
+    """Only requests whose path ends with this."""
     breaks: deque[Broken] = field(default_factory=deque)
     ignores_conditions: bool = False
     seen: list[str] = field(default_factory=list)
@@ -207,14 +209,16 @@ class FaultyProxy:
     def next_break(self, method: str, target: str) -> Broken | None:
         """What to do to this request, if anything."""
         self.seen.append(method)
-        if self.breaks and method == self.method and self.query in urlsplit(target).query:
+        parts = urlsplit(target)
+        fits = method == self.method and self.query in parts.query and parts.path.endswith(self.path)
+        if self.breaks and fits:
             return self.breaks.popleft()
         return None
 
 
 @contextmanager
-def proxy_running(upstream: str) -> Iterator[FaultyProxy]:
-    """A proxy before an S3 server; set what it breaks on what this yields."""
+def proxy_running(upstream: str, host: str = "127.0.0.1") -> Iterator[FaultyProxy]:
+    """A proxy before an S3 server, which listens on an address; set what it breaks on what this yields."""
     proxy = FaultyProxy(upstream=upstream)
 
     class Handler(BaseHTTPRequestHandler):
@@ -269,8 +273,8 @@ def proxy_running(upstream: str) -> Iterator[FaultyProxy]:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy.endpoint = f"http://127.0.0.1:{server.server_port}"
+    server = ThreadingHTTPServer((host, 0), Handler)
+    proxy.endpoint = f"http://{host}:{server.server_port}"
     with _serving(server):
         try:
             yield proxy

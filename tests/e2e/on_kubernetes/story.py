@@ -1,0 +1,102 @@
+"""The demo's Run in a cluster that is not kind to it: three faults, a pause, and what was seen meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+from k8s.local import cluster as local
+from k8s.local import layout
+from tandem.train.checkpoints import find_complete
+from tests.e2e.on_kubernetes.page import Reader
+from tests.e2e.on_kubernetes.tenant import Tenant
+from tests.servers import Broken, proxy_running
+
+CONTROLLER = "deployment/tandem-controller"
+OUTAGE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What was seen."""
+
+    job_before: str
+    """The training's job, made by a controller that was killed before it could note it: its uid."""
+    job_after: str
+    """The same name's, once the next controller had noted an attempt."""
+    jobs_of_training: int
+    seconds_to_free_gpus: float
+    left_while_suspended: list[str]
+
+
+def tell_story(reader: Reader, tenant: Tenant) -> Story:
+    """Bring the Run to its end, whatever happens."""
+    before = _kill_controller_before_it_notes(reader, tenant)
+    reader.follow("Watch")
+    place = tenant.place("demo")
+    noted = place.attempt_start("train", 1)
+    tenant.wait_until(lambda: any(entry.key == noted for entry in tenant.store.list(noted)), "the job is noted")
+    jobs = tenant.find("pytorchjobs")
+    after = jobs[0]["metadata"]["uid"]
+
+    _wait_for_checkpoint(tenant, 10)
+    tenant.kubectl("delete", "pod", f"{place.run_id}-t-1-worker-0")
+    tenant.wait_until(lambda: len(tenant.attempts("demo", "train")) == 1, "the broken attempt is recorded")
+    _wait_for_checkpoint(tenant, 20)
+
+    reader.follow("Suspend")
+    seconds = tenant.wait_until(lambda: tenant.gpus_in_use() == 0, "GPUs are free")
+    tenant.wait_until(lambda: tenant.status("demo")["phase"] == "Suspended", "the Run is suspended")
+    left = tenant.belongings("demo")
+    reader.follow("Resume")
+
+    tenant.wait_until(lambda: tenant.status("demo")["phase"] == "Running" and tenant.gpus_in_use() > 0, "it goes on")
+    _stop_store(tenant)
+    reader.follow("Results")
+    return Story(
+        job_before=before,
+        job_after=after,
+        jobs_of_training=len(jobs),
+        seconds_to_free_gpus=seconds,
+        left_while_suspended=left,
+    )
+
+
+def _kill_controller_before_it_notes(reader: Reader, tenant: Tenant) -> str:
+    """Its store is behind a proxy that swallows the note of the training's first job. Returns that job's uid."""
+    with proxy_running(tenant.cluster.s3.endpoint, layout.HOST) as proxy:
+        proxy.path = "/train/attempts/001/start.json"
+        proxy.breaks.append(Broken.HANG)
+        _lead_controller_to(tenant, proxy.endpoint)
+        reader.follow("Submit")
+        tenant.wait_until(lambda: not proxy.breaks, "the controller tries to note its first job")
+        (job,) = tenant.find("pytorchjobs")
+        tenant.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=controller", "--grace-period=0", "--force")
+        _lead_controller_to(tenant, tenant.cluster.s3.endpoint)
+    return str(job["metadata"]["uid"])
+
+
+def _lead_controller_to(tenant: Tenant, endpoint: str) -> None:
+    tenant.kubectl("set", "env", CONTROLLER, f"AWS_ENDPOINT_URL_S3={endpoint}")
+    tenant.kubectl("rollout", "status", CONTROLLER, "--timeout=180s")
+
+
+def _wait_for_checkpoint(tenant: Tenant, step: int) -> None:
+    executions = tenant.place("demo").executions("train")
+    tenant.wait_until(
+        lambda: any(found >= step for found, _ in find_complete(tenant.store, executions)), f"checkpoint {step}"
+    )
+
+
+def _stop_store(tenant: Tenant) -> None:
+    """The server of the local cluster hears nothing for a while; that of a cluster of one's own is left alone."""
+    if tenant.cluster.registry != layout.REGISTRY:
+        return
+    server = local.program_pid(layout.default(), "versitygw")
+    os.kill(server, signal.SIGSTOP)
+    try:
+        time.sleep(OUTAGE_SECONDS)
+    finally:
+        os.kill(server, signal.SIGCONT)

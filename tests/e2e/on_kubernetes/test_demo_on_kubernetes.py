@@ -1,0 +1,222 @@
+"""The demo on a real cluster, as docs/on-kubernetes.md has it, with real images: `make e2e`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from k8s.local.kubectl import KubectlFailed
+from tandem.control.api import RUN
+from tandem.control.cluster import connect
+from tandem.errors import TandemError
+from tandem.evaluate.parts import is_part
+from tandem.evaluate.records import Prediction, read_jsonl
+from tandem.record.commit import read_commit, read_files, read_tree
+from tandem.store import Store, open_store
+from tandem.store.layout import RunPlace
+from tests.cluster import Cluster
+from tests.e2e.demo_run import Finished, run_demo
+from tests.e2e.desk import Desk
+from tests.e2e.on_kubernetes.installation import STEPS, give_gpus, prepare_desk, write_values
+from tests.e2e.on_kubernetes.page import Reader
+from tests.e2e.on_kubernetes.story import Story, tell_story
+from tests.e2e.on_kubernetes.tenant import NAMESPACE, Tenant
+
+STORE = "s3://tandem/e2e"
+SECONDS = 2400
+pytestmark = pytest.mark.timeout(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(folder=prepare_desk(tmp_path_factory.mktemp("desk")))
+
+
+@pytest.fixture(scope="module")
+def on_one_machine(desk: Desk) -> Finished:
+    return run_demo(desk, str(desk.folder / "store"))
+
+
+@pytest.fixture(scope="module")
+def reader(desk: Desk, cluster: Cluster) -> Reader:
+    return Reader(desk=desk, cluster=cluster)
+
+
+@pytest.fixture(scope="module")
+def tenant(reader: Reader, cluster: Cluster) -> Iterator[Tenant]:
+    give_gpus(cluster)
+    cluster.s3.client().create_bucket(Bucket="tandem")
+    write_values(reader.desk.folder, cluster)
+    assert "Phase:          Succeeded" in reader.follow("Install")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.s3.environment().items():
+            patch.setenv(name, value)
+        yield Tenant(cluster=cluster, store=open_store(STORE))
+
+
+@pytest.fixture(scope="module")
+def story(on_one_machine: Finished, reader: Reader, tenant: Tenant) -> Story:
+    return tell_story(reader, tenant)
+
+
+@pytest.fixture
+def run(story: Story, desk: Desk) -> Any:
+    """The Run as it was applied, to make others of."""
+    return yaml.safe_load((desk.folder / "demo.yaml").read_text())
+
+
+def read_texts(store: Store, place: RunPlace, evaluation: str) -> dict[str, str]:
+    """What was generated, by sample."""
+    texts = {}
+    for shard in range(2):
+        tree = read_commit(store, place, f"generate/{evaluation}/{shard}").tree
+        parts = [name for name in read_tree(store, tree) if is_part(name)]
+        for name, body in read_files(store, tree, parts).items():
+            texts.update({line.sample_id: line.text for line in read_jsonl(Prediction, body, where=name)})
+    return texts
+
+
+def read_metrics(store: Store, place: RunPlace, evaluation: str) -> Any:
+    keys = [entry.key for entry in store.list(f"{place.prefix}evals/{evaluation}/scores/")]
+    (key,) = (key for key in keys if key.endswith("/result.json"))
+    return json.loads(store.get(key))["metrics"]
+
+
+def test_figures_and_texts_are_those_of_one_machine(story: Story, on_one_machine: Finished, tenant: Tenant) -> None:
+    assert tenant.status("demo")["phase"] == "Succeeded"
+    place = tenant.place("demo")
+    for evaluation in ("base", "adapter"):
+        there = read_texts(tenant.store, place, evaluation)
+        here = read_texts(on_one_machine.store, on_one_machine.place, evaluation)
+        assert len(here) == 120
+        assert there.keys() == here.keys()
+        differing = {name: (text, there[name]) for name, text in here.items() if there[name] != text}
+        assert len(differing) <= 0.01 * len(here), differing
+        figures = (read_metrics(tenant.store, place, evaluation), on_one_machine.results()[evaluation]["metrics"])
+        assert figures[0] == figures[1], differing
+
+
+def test_training_in_two_pods_that_was_broken_off_gives_the_adapter_of_one_machine(
+    story: Story, on_one_machine: Finished, tenant: Tenant
+) -> None:
+    tree = read_commit(tenant.store, tenant.place("demo"), "train").tree
+    name = "adapter/adapter_model.safetensors"
+    assert read_files(tenant.store, tree, [name])[name] == on_one_machine.read("train", name)
+
+
+def test_a_controller_that_is_killed_before_it_notes_its_job_makes_no_second_one(story: Story, tenant: Tenant) -> None:
+    assert story.jobs_of_training == 1
+    assert story.job_before == story.job_after
+    assert tenant.attempts("demo", "train")[0]["job_uid"] == story.job_before
+
+
+def test_each_attempt_goes_on_from_a_checkpoint_and_its_logs_are_kept(story: Story, tenant: Tenant) -> None:
+    without_worker, suspended, last = tenant.attempts("demo", "train")
+    assert without_worker["outcome"]["exit_code"] != 0
+    assert suspended["outcome"]["exit_code"] == 143
+    assert last["outcome"]["exit_code"] == 0
+    begun = []
+    for attempt in (suspended, last):
+        logs = [tenant.store.get(pod["log"]).decode() for pod in attempt["pods"] if pod["log"]]
+        assert len(logs) == 2
+        found = re.search(r"going on after step (\d+)", "\n".join(logs))
+        assert found is not None
+        begun.append(int(found[1]))
+    assert 10 <= begun[0] < begun[1] <= STEPS
+
+
+def test_a_suspended_run_frees_its_gpus_and_leaves_nothing(story: Story) -> None:
+    assert story.seconds_to_free_gpus < 30
+    assert story.left_while_suspended == []
+
+
+def test_a_cancelled_run_frees_its_gpus_and_leaves_nothing(run: Any, reader: Reader, tenant: Tenant) -> None:
+    other = copy.deepcopy(run)
+    other["metadata"]["name"] = "other"
+    tenant.kubectl("apply", "-f", "-", given=json.dumps(other))
+    tenant.wait_until(lambda: tenant.status("other").get("phase") == "Running", "the other Run runs")
+    tenant.wait_until(lambda: tenant.gpus_in_use() == 2, "it has its GPUs")
+    reader.follow("Cancel")
+    assert tenant.wait_until(lambda: tenant.gpus_in_use() == 0, "GPUs are free") < 30
+    tenant.wait_until(lambda: tenant.status("other")["phase"] == "Cancelled", "it is cancelled")
+    tenant.wait_until(lambda: tenant.belongings("other") == [], "nothing is left", seconds=30)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown-profile": ({"profiles": {"train": "nowhere"}}, "spec.profiles.train: nowhere is not a profile here"),
+    "four-ranks": ({"train": {"ranks": 4}}, "spec.train.ranks: is 4, and profile train-cpu-demo trains on 2"),
+    "by-tag": ({"profiles": {"train": "train-by-tag"}}, "has no digest, and digests are demanded here"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_profile_can_run_is_refused_in_one_line(name: str, run: Any, tenant: Tenant) -> None:
+    change, said = REFUSED[name]
+    wrong = copy.deepcopy(run)
+    wrong["metadata"]["name"] = name
+    for key, value in change.items():
+        wrong["spec"][key] = {**wrong["spec"].get(key, {}), **value}
+    wrong["spec"]["evals"] = []
+    tenant.kubectl("apply", "-f", "-", given=json.dumps(wrong))
+    tenant.wait_until(lambda: bool(tenant.status(name).get("message")), f"{name} is refused")
+    message = tenant.status(name)["message"]
+    assert said in message
+    assert "\n" not in message
+    assert tenant.belongings(name) == []
+
+
+def refuse(run: Any, kubeconfig: Path) -> str:
+    """What who submits such a Run is told."""
+    with pytest.raises(TandemError) as refused:
+        connect(kubeconfig=str(kubeconfig)).create(RUN, NAMESPACE, run, strict=True)
+    return str(refused.value)
+
+
+def test_a_name_that_no_job_could_have_is_refused_in_one_line(run: Any, tenant: Tenant) -> None:
+    said = refuse({**run, "metadata": {"name": "a" * 60}}, tenant.cluster.kubeconfig)
+    assert "metadata.name: Too long" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_another_spec_under_the_same_name_is_refused_in_one_line(run: Any, tenant: Tenant) -> None:
+    with pytest.raises(KubectlFailed) as refused:
+        tenant.kubectl("apply", "-f", "-", given=json.dumps({**run, "spec": {**run["spec"], "seed": 1}}))
+    said: str = refused.value.stderr.strip()
+    assert "spec.seed: Forbidden: cannot change" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_who_has_no_permission_is_told_so_in_one_line(run: Any, tenant: Tenant, tmp_path: Path) -> None:
+    login = json.loads(tenant.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    login["users"][0]["user"] = {"token": tenant.kubectl("create", "token", "default").strip()}
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(login))
+    said = refuse(run, kubeconfig)
+    assert "is not permitted" in said
+    assert f'User "system:serviceaccount:{NAMESPACE}:default" cannot create resource "runs"' in said
+    assert len(said.splitlines()) == 1
+
+
+def test_an_upgrade_changes_no_run_and_an_uninstall_keeps_runs_and_data(
+    story: Story, reader: Reader, tenant: Tenant
+) -> None:
+    assert "train-cpu-demo.yaml" in reader.follow("Look at the profiles")
+    before = tenant.status("demo")
+    reader.follow("Upgrade")
+    assert tenant.status("demo") == before
+    reader.follow("Uninstall")
+    assert tenant.status("demo") == before
+    assert tenant.store.get(tenant.place("demo").record)
+    assert [found["metadata"]["name"] for found in tenant.find("deployments")] == []
+
+
+def test_every_section_of_the_page_was_followed(story: Story, reader: Reader) -> None:
+    assert set(reader.sections) == set(reader.done)
+    assert NAMESPACE in "".join(reader.sections.values())
