@@ -21,6 +21,7 @@ PACKAGES = {
     "ip": "iproute2",
     "conntrack": "conntrack",
     "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
     "busybox": "busybox-static",
     "openssl": "openssl",
     "setpriv": "util-linux",

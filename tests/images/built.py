@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from k8s.local import machine
+
 ROOT = Path(__file__).parents[2]
 KINDS = ("train", "eval", "controller")
 BUILDAH = ROOT / "k8s" / "local" / "buildah"
@@ -25,6 +27,7 @@ def build_images(*, registry: str | None = None, kinds: tuple[str, ...] = KINDS)
     options = [] if registry is None else ["--registry", registry]
     with Path(tempfile.gettempdir(), "tandem-images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        machine.install_packages()
         done = subprocess.run(
             [ROOT / "images" / "build", *options, *kinds],
             env=environment,
