@@ -114,6 +114,36 @@ def test_every_fault_is_said_before_anything_starts(tmp_path: Path) -> None:
     assert not (desk.folder / "tandem-store" / "runs").exists()
 
 
+def test_faults_of_the_run_file_and_of_what_it_names_come_together(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path)
+    (desk.folder / "images" / "2.png").unlink()
+    file = desk.folder / "small.yaml"
+    file.write_text(file.read_text().replace("maxNewTokens", "maxNewToken").replace("source: base", "source: bass"))
+    wanted = (
+        "spec.evals[0].maxNewToken: unknown key",
+        "spec.model.source: bass: is not on",
+        "2.png: the image does not",
+    )
+    for command, beginning in (("check", "fault: "), ("run", "tandem: ")):
+        answer = desk.tandem(command, "small.yaml")
+        assert answer.code == 78
+        lines = answer.err.splitlines()
+        assert [sum(part in line for line in lines if line.startswith(beginning)) for part in wanted] == [1, 1, 1]
+        assert len(lines) == 3
+    answer = desk.tandem("check", "small.yaml", "--json")
+    assert answer.code == 78
+    codes = [finding["code"] for finding in json.loads(answer.out)["findings"]]
+    assert codes == ["run-file", "model-missing", "image-missing"]
+
+
+def test_a_run_file_that_cannot_be_read_is_json_too(tmp_path: Path) -> None:
+    desk = Desk(folder=tmp_path)
+    answer = desk.tandem("check", "gone.yaml", "--json")
+    assert answer.code == 78
+    (finding,) = json.loads(answer.out)["findings"]
+    assert (finding["code"], finding["where"]) == ("run-file", "gone.yaml")
+
+
 def test_an_unknown_run_and_an_unusable_store_are_one_line_each(finished: Desk) -> None:
     for arguments, code in (
         (("show", "nothing"), 78),

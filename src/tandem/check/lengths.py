@@ -105,6 +105,8 @@ def check_steps(one: TrainingSet, lengths: Lengths | None, train: TrainSpec, fin
             remedy="Lower globalSize, add samples, or raise the Run's limit; fine for a first small run.",
             severity=Severity.WARNING,
         )
+    if train.epochs is None and train.steps is None:  # a fault of the Run file
+        return {"samples": usable}
     steps = count_steps(usable, global_size=size, epochs=train.epochs, steps=train.steps)
     epochs = steps * size / usable if usable else None
     return {"samples": usable, "steps": steps, "epochs": None if epochs is None else round(epochs, 3)}

@@ -60,6 +60,13 @@ class Report:
         """The same report with every warning as a fault, for `--strict`."""
         return replace(self, findings=tuple(replace(item, severity=Severity.FAULT) for item in self.findings))
 
+    def preceded_by(self, faults: Sequence[Fault]) -> Report:
+        """The same report behind the faults of the Run file itself."""
+        own = (
+            Finding(code="run-file", severity=Severity.FAULT, cause="configuration", fault=fault) for fault in faults
+        )
+        return replace(self, findings=(*own, *self.findings))
+
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object (schema tandem.dev/check/v1), with every finding."""
         return {

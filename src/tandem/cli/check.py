@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from tandem.check.report import Report, Severity, abridge, raise_if_faults
+from tandem.check.report import Finding, Report, Severity, abridge, raise_if_faults
 from tandem.check.run import check_run
 from tandem.check.text import draw_facts
 from tandem.cli.console import print_json, print_text, tell
 from tandem.cli.places import cache_folder
 from tandem.errors import BadConfiguration, Fault, TandemError
 from tandem.inputs import Resolver
-from tandem.spec import Submission, load_run
+from tandem.spec.meant import Reading, read_run
 
 _MOST_GPU_MEMORY = 2**20
 """GiB."""
@@ -23,9 +24,9 @@ def check_file(path: Path, store_url: str | None, *, strict: bool, gpu_memory: f
 
     `gpu_memory` (GiB) is that of the GPUs that the Run is meant for: they need not be in this machine.
     """
-    submission = load_run(path)
     memory = None if gpu_memory is None else _to_bytes(gpu_memory)
-    report = check_submission(submission, store_url, strict=strict, gpu_memory=memory, gpus=0)
+    reading = read_run(path)
+    report = check_reading(reading, store_url, strict=strict, gpu_memory=memory, gpus=0)
     code = 0
     try:
         raise_if_faults(report)
@@ -34,9 +35,12 @@ def check_file(path: Path, store_url: str | None, *, strict: bool, gpu_memory: f
     if as_json:
         print_json(report.to_json())
         return code
-    print_findings(report)
+    print_findings(report.findings)
+    if reading.submission is None:
+        print_text(f"{path}: not ready; its model and data are looked at once it can be read")
+        return code
     print_text(draw_facts(report.facts))
-    print_text(f"{submission.id}: " + ("ready to run" if code == 0 else "not ready"))
+    print_text(f"{reading.submission.id}: " + ("ready to run" if code == 0 else "not ready"))
     return code
 
 
@@ -47,10 +51,13 @@ def _to_bytes(gpu_memory: float) -> int:
     return int(gpu_memory * 2**30)
 
 
-def check_submission(
-    submission: Submission, store_url: str | None, *, strict: bool, gpu_memory: int | None, gpus: int
+def check_reading(
+    reading: Reading, store_url: str | None, *, strict: bool, gpu_memory: int | None, gpus: int
 ) -> Report:
-    """Look at everything a Run needs; `gpus` is 0 if it will not run on this machine."""
+    """Look at the Run file and at everything that its Run needs; `gpus` is 0 if it will not run on this machine."""
+    submission = reading.submission
+    if submission is None:
+        return Report(findings=(), facts={}).preceded_by(reading.faults)
     report = check_run(
         submission,
         sources=Resolver(folder=submission.folder, cache=cache_folder()),
@@ -59,12 +66,12 @@ def check_submission(
         gpu_memory=gpu_memory,
         gpus=gpus,
         cpu_count=len(os.sched_getaffinity(0)),
-    )
+    ).preceded_by(reading.faults)
     return report.strictly() if strict else report
 
 
-def print_findings(report: Report) -> None:
+def print_findings(findings: Sequence[Finding]) -> None:
     """Faults and warnings, one line each."""
-    for finding in abridge(report.findings):
+    for finding in abridge(findings):
         word = "fault" if finding.severity is Severity.FAULT else "warning"
         tell(f"{word}: {finding.fault}")

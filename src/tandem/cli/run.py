@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tandem.check.report import raise_if_faults
-from tandem.cli.check import check_submission, print_findings
+from tandem.check.report import Severity, raise_if_faults
+from tandem.cli.check import check_reading, print_findings
 from tandem.cli.console import print_json, print_text, tell, tell_stage_line
 from tandem.cli.gpus import list_gpu_memory
 from tandem.cli.places import LOCAL, cache_folder, hold_run, scratch_folder
@@ -26,7 +26,8 @@ from tandem.outcome import Outcome
 from tandem.record.run import parse_record, write_record
 from tandem.report.describe import describe_run
 from tandem.report.text import draw_run
-from tandem.spec import Desired, Submission, load_run, sha256_hex
+from tandem.spec import Desired, Submission, sha256_hex
+from tandem.spec.meant import read_run
 from tandem.store import Store
 from tandem.store.layout import RunPlace
 from tandem.store.opening import open_store, probe
@@ -41,11 +42,13 @@ INTERRUPTED = Outcome(
 
 def run_file(path: Path, store_url: str, *, again: bool, strict: bool, as_json: bool) -> int:
     """Check, record, and bring the Run to its end; its figures are printed, and its exit code is returned."""
-    submission = load_run(path)
+    reading = read_run(path)
     gpus = list_gpu_memory()
-    report = check_submission(submission, store_url, strict=strict, gpu_memory=min(gpus, default=None), gpus=len(gpus))
-    print_findings(report)
+    report = check_reading(reading, store_url, strict=strict, gpu_memory=min(gpus, default=None), gpus=len(gpus))
+    print_findings(report.of_severity(Severity.WARNING))
     raise_if_faults(report)
+    submission = reading.submission
+    assert submission is not None  # nothing else is without a fault
     store = open_store(store_url, say=tell)
     probe(store)
     place, body = record_run(store, submission, again=again)

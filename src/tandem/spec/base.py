@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
@@ -14,6 +16,8 @@ from tandem.spec.yaml12 import MAX_INTEGER
 
 BROKEN_RULE = "broken_rule"
 """The error type of a rule between fields, as it appears in pydantic's list of errors."""
+
+_FORGIVEN: ContextVar[Collection[str]] = ContextVar("forgiven", default=())
 
 
 class Section(BaseModel):
@@ -53,19 +57,33 @@ class BrokenRule:
 
 
 def refuse(section: Section, broken: Sequence[BrokenRule]) -> None:
-    """Raise one ValidationError that holds all of these; none: return."""
-    if broken:
+    """Raise one ValidationError that holds all of these; none, or in a forgiven section: return."""
+    if broken and type(section).__name__ not in _FORGIVEN.get():
         raise ValidationError.from_exception_data(
             type(section).__name__,
             [
                 InitErrorDetails(
-                    type=PydanticCustomError(BROKEN_RULE, "{what}", {"what": rule.what, "remedy": rule.remedy}),
+                    type=PydanticCustomError(
+                        BROKEN_RULE,
+                        "{what}",
+                        {"what": rule.what, "remedy": rule.remedy, "section": type(section).__name__},
+                    ),
                     loc=rule.place,
                     input=None,
                 )
                 for rule in broken
             ],
         )
+
+
+@contextmanager
+def forgiving(sections: Collection[str]) -> Iterator[None]:
+    """In the block, broken rules of sections of these types are not raised: to see what they hide."""
+    token = _FORGIVEN.set(sections)
+    try:
+        yield
+    finally:
+        _FORGIVEN.reset(token)
 
 
 def section_in(annotation: Any) -> type[Section] | None:

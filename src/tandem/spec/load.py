@@ -42,7 +42,7 @@ class Submission:
 
 def load_run(path: Path) -> Submission:
     """Read and validate a Run file. Raises BadConfiguration with every fault, each with its line."""
-    return parse_run(_read(path, "a Run file"), name=str(path), folder=path.resolve().parent)
+    return parse_run(read_file(path, "a Run file"), name=str(path), folder=path.resolve().parent)
 
 
 def parse_run(body: bytes, *, name: str, folder: Path) -> Submission:
@@ -50,7 +50,7 @@ def parse_run(body: bytes, *, name: str, folder: Path) -> Submission:
 
     Raises BadConfiguration with every fault.
     """
-    document = _parse(body, name, "Start from a file under jobs/, such as jobs/demo.yaml.")
+    document = parse_document(body, name)
     run = _validate(Run, document, name)
     spec = document.value["spec"]
     return Submission(run=run, spec=spec, folder=folder, id=run_id(run.metadata.name, spec))
@@ -82,10 +82,11 @@ def load_part(path: Path, kind: type[SectionT], *, place: Place) -> SectionT:
     Raises BadConfiguration with every fault, each with its line.
     """
     remedy = f"Write keys of {_section_title(place)} as in a Run file (see {REFERENCE})."
-    return _validate(kind, _parse(_read(path, "a YAML file"), str(path), remedy), str(path), place)
+    return _validate(kind, parse_document(read_file(path, "a YAML file"), str(path), remedy), str(path), place)
 
 
-def _read(path: Path, wanted: str) -> bytes:
+def read_file(path: Path, wanted: str) -> bytes:
+    """The file's bytes, at most one more than may be. Raises BadConfiguration if there are none to read."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -99,14 +100,29 @@ def _read(path: Path, wanted: str) -> bytes:
 def _validate(kind: type[SectionT], document: Document, name: str, above: Place = ()) -> SectionT:
     """`above`: the place that the document has in a Run file."""
     try:
-        # As strict as a Kubernetes API server: "50" is no number, and 1.0 is a whole one.
-        return kind.model_validate_json(canonical_json(document.value), strict=True)
+        return build_section(kind, document.value)
     except ValidationError as error:
-        problems = sorted(error.errors(include_url=False), key=lambda problem: document.line_of(problem["loc"]))
-        raise BadConfiguration([_describe(name, document, problem, above) for problem in problems]) from None
+        raise BadConfiguration(describe_problems(name, document, error.errors(include_url=False), above)) from None
 
 
-def _parse(body: bytes, name: str, example: str) -> Document:
+def build_section(kind: type[SectionT], value: Any) -> SectionT:
+    """Validate as strictly as a Kubernetes API server: "50" is no number, and 1.0 is a whole one.
+
+    Raises pydantic's ValidationError.
+    """
+    return kind.model_validate_json(canonical_json(value), strict=True)
+
+
+def describe_problems(name: str, document: Document, problems: Sequence[Any], above: Place = ()) -> list[Fault]:
+    """Pydantic's errors as faults, in the order of the file."""
+    ordered = sorted(problems, key=lambda problem: document.line_of(problem["loc"]))
+    return [_describe(name, document, problem, above) for problem in ordered]
+
+
+def parse_document(
+    body: bytes, name: str, example: str = "Start from a file under jobs/, such as jobs/demo.yaml."
+) -> Document:
+    """Keys and values with their lines. Raises BadConfiguration if that is not what the text holds."""
     if len(body) > MAX_BYTES:
         raise BadConfiguration(
             Fault(
@@ -189,12 +205,18 @@ def _decapitalise(message: str) -> str:
 
 
 def _suggest(place: Place) -> str | None:
+    key = find_similar_key(place)
+    return None if key is None else f"Did you mean {key}?"
+
+
+def find_similar_key(place: Place) -> str | None:
+    """The key that an unknown one at this place most likely stands for."""
     section, key = _section_at(place[:-1]), place[-1]
     if section is None or not isinstance(key, str):
         return None
     known = [field.alias or name for name, field in section.model_fields.items()]
     close = difflib.get_close_matches(key.lower().replace("_", "").replace("-", ""), [k.lower() for k in known], n=1)
-    return next((f"Did you mean {candidate}?" for candidate in known if candidate.lower() in close), None)
+    return next((candidate for candidate in known if candidate.lower() in close), None)
 
 
 def _section_title(place: Place) -> str:
