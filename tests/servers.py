@@ -161,7 +161,7 @@ def moto_running() -> Iterator[S3Server]:
             return answer
 
     server = make_server("127.0.0.1", 0, serial, threaded=True, request_handler=Quiet)
-    with _serving(server):
+    with serving(server):
         yield S3Server(endpoint=f"http://127.0.0.1:{server.server_port}", access_key="a", secret_key="b")
 
 
@@ -275,7 +275,7 @@ def proxy_running(upstream: str, host: str = "127.0.0.1") -> Iterator[FaultyProx
 
     server = ThreadingHTTPServer((host, 0), Handler)
     proxy.endpoint = f"http://{host}:{server.server_port}"
-    with _serving(server):
+    with serving(server):
         try:
             yield proxy
         finally:
@@ -291,7 +291,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def _serving(server: Any) -> Iterator[None]:
+def serving(server: Any) -> Iterator[None]:
+    """Answers in a thread of its own; ended and closed with the block."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
