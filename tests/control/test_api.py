@@ -52,7 +52,9 @@ class Server:
 def real(api_server: ApiServer) -> Cluster:
     """The real server with the custom resource."""
     api_server.kubectl("apply", "--server-side", "-f", "-", given=json.dumps(custom_resource_definition()))
-    api_server.kubectl("wait", "--for=condition=Established", "crd/runs.tandem.dev", "--timeout=30s")
+    # Until the server has looked at its names it has no conditions, which kubectl takes for a fault.
+    for sign in ("jsonpath={.status.acceptedNames.kind}=Run", "condition=Established"):
+        api_server.kubectl("wait", f"--for={sign}", "crd/runs.tandem.dev", "--timeout=30s")
     return connect(kubeconfig=str(api_server.kubeconfig))
 
 

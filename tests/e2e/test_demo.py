@@ -77,7 +77,7 @@ def test_everything_a_result_depends_on_is_in_the_store(on_folder: Finished) -> 
 def test_metrics_are_written_line_by_line(on_folder: Finished) -> None:
     lines = [json.loads(line) for line in on_folder.read("train", "metrics.jsonl").splitlines()]
     steps = [line["step"] for line in lines if "loss" in line]
-    assert steps == list(range(10, 151, 10))
+    assert steps == list(range(10, 321, 10))
     assert {"lr", "grad_norm", "samples_per_second", "tokens_per_second", "memory"} <= set(lines[0])
     assert [line["step"] for line in lines if "validation_loss" in line] == [80, 160, 240, 320]
 
