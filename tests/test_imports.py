@@ -49,7 +49,21 @@ def test_every_import_contract_is_kept() -> None:
 # Imports inside functions are the contracts' business; these rooms must be light to import, whatever calls them.
 @pytest.mark.parametrize(
     "room",
-    ["errors", "outcome", "process", "spec", "store", "record", "report", "inputs", "control", "stage", "check", "cli"],
+    [
+        "errors",
+        "outcome",
+        "process",
+        "spec",
+        "store",
+        "record",
+        "report",
+        "inputs",
+        "control",
+        "readiness",
+        "stage",
+        "check",
+        "cli",
+    ],
 )
 def test_importing_a_whole_room_loads_nothing_heavy(room: str) -> None:
     left_out = ["tandem.control.cluster"]  # owns the kubernetes client, and is imported only where there is a cluster

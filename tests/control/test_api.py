@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from tandem.control.api import (
+    ACCESS_REVIEW,
     CONFIG_MAP,
     JOB,
+    NAMESPACE,
     POD,
     RUN,
     AlreadyExists,
@@ -66,11 +68,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield Server(api=FakeApi(), namespace=namespace)
         return
     cluster = request.getfixturevalue("real")
-    cluster.create(NAMESPACES, None, {"metadata": {"name": namespace}})
+    cluster.create(NAMESPACE, None, {"metadata": {"name": namespace}})
     yield Server(api=cluster, namespace=namespace)
-
-
-NAMESPACES = Kind(group="", version="v1", kind="Namespace", plural="namespaces", namespaced=False)
 
 
 def config(name: str, value: str = "1", **labels: str) -> Object:
@@ -130,6 +129,35 @@ def test_a_listing_comes_in_pages_and_by_label(server: Server) -> None:
     odd, _ = list_all(server.api, CONFIG_MAP, server.namespace, selector="a.test/key=x,parity=1", limit=2)
     assert names(odd) == ["c1", "c3", "c5"]
     assert {one["kind"] for one in found} == {"ConfigMap"}
+
+
+def test_a_listing_may_be_of_all_namespaces(server: Server) -> None:
+    other = f"{server.namespace}-other"
+    if isinstance(server.api, Cluster):
+        server.api.create(NAMESPACE, None, {"metadata": {"name": other}})
+    for namespace in (server.namespace, other):
+        server.api.create(CONFIG_MAP, namespace, config("one", mine=server.namespace))
+    found, _ = list_all(server.api, CONFIG_MAP, None, selector=f"mine={server.namespace}", limit=1)
+    assert sorted(one["metadata"]["namespace"] for one in found) == [server.namespace, other]
+
+
+def test_a_server_says_which_kinds_it_knows(server: Server) -> None:
+    unknown = [
+        Kind(group="nowhere.test", version="v1", kind="Nothing", plural="nothings"),
+        Kind(group="", version="v1", kind="Nothing", plural="nothings"),
+    ]
+    if isinstance(server.api, FakeApi):
+        server.api.unknown = frozenset({"nothings"})
+    assert [server.api.serves(kind) for kind in (RUN, JOB, POD, *unknown)] == [True, True, True, False, False]
+
+
+def test_a_review_says_what_the_account_may_do(server: Server) -> None:
+    asked = {"verb": "get", "group": "", "resource": "pods", "subresource": "log", "namespace": server.namespace}
+    body = {"spec": {"resourceAttributes": asked}}
+    assert server.api.create(ACCESS_REVIEW, None, body)["status"]["allowed"] is True
+    if isinstance(server.api, FakeApi):
+        server.api.forbidden = frozenset({("get", "pods/log")})
+        assert server.api.create(ACCESS_REVIEW, None, body)["status"]["allowed"] is False
 
 
 def test_a_watch_tells_what_happened_since_a_listing(server: Server) -> None:
@@ -240,7 +268,7 @@ def is_gone(server: Server, kind: Kind, name: str) -> bool:
 
 def test_the_real_server_refuses_unknown_fields_and_another_spec(real: Cluster) -> None:
     namespace = f"contract-{next(NUMBERS)}"
-    real.create(NAMESPACES, None, {"metadata": {"name": namespace}})
+    real.create(NAMESPACE, None, {"metadata": {"name": namespace}})
     with pytest.raises(Refused, match=r"spec\.nope"):
         real.create(RUN, namespace, {"metadata": {"name": "demo"}, "spec": {**SPEC, "nope": 1}}, strict=True)
     real.create(RUN, namespace, {"metadata": {"name": "demo"}, "spec": SPEC}, strict=True)
@@ -256,7 +284,7 @@ def test_the_status_that_we_write_is_one_that_the_server_keeps(real: Cluster, tm
     world.apply()
     world.play()
     namespace = f"contract-{next(NUMBERS)}"
-    real.create(NAMESPACES, None, {"metadata": {"name": namespace}})
+    real.create(NAMESPACE, None, {"metadata": {"name": namespace}})
     real.create(RUN, namespace, {"metadata": {"name": "demo"}, "spec": SPEC}, strict=True)
     found = real.apply_status(RUN, namespace, "demo", world.status(), manager="m")
     assert found["status"] == json.loads(json.dumps(world.status()))
@@ -264,7 +292,7 @@ def test_the_status_that_we_write_is_one_that_the_server_keeps(real: Cluster, tm
 
 def test_jobs_of_all_profiles_are_taken_by_the_server(real: Cluster, tmp_path: Path) -> None:
     namespace = f"contract-{next(NUMBERS)}"
-    real.create(NAMESPACES, None, {"metadata": {"name": namespace}})
+    real.create(NAMESPACE, None, {"metadata": {"name": namespace}})
     for path in sorted((ROOT / "tests" / "golden" / "jobs").glob("*.yaml")):
         job: dict[str, Any] = yaml.safe_load(path.read_text())
         if job["kind"] == "Job":

@@ -30,6 +30,7 @@ from tandem.control.cluster import Cluster, connect
 from tandem.errors import BadConfiguration, RetryableError, TandemError
 
 ASK: dict[str, Callable[[Cluster], Any]] = {
+    "serves": lambda cluster: cluster.serves(RUN),
     "get": lambda cluster: cluster.get(RUN, "n", "a"),
     "list": lambda cluster: cluster.list(RUN, "n"),
     "watch": lambda cluster: list(cluster.watch(RUN, "n", version="1", seconds=1)),

@@ -67,6 +67,10 @@ class Report:
         )
         return replace(self, findings=(*own, *self.findings))
 
+    def followed_by(self, other: Report) -> Report:
+        """Both reports in one."""
+        return Report(findings=(*self.findings, *other.findings), facts={**self.facts, **other.facts})
+
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object (schema tandem.dev/check/v1), with every finding."""
         return {

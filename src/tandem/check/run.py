@@ -47,14 +47,15 @@ def check_run(
     *,
     sources: Sources,
     store_url: str | None,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | None,
     gpu_memory: int | None,
     gpus: int,
     cpu_count: int,
 ) -> Report:
     """Find everything that would stop this Run, or make its numbers wrong, without loading a model.
 
-    `gpu_memory` is one GPU's memory in bytes, None where there is none to compare with; `gpus` is how many this
+    `environment` holds the keys of judges and endpoints; None where the Run will not run here, for there are others
+    there. `gpu_memory` is one GPU's memory in bytes, None where there is none to compare with; `gpus` is how many this
     machine has, 0 also where the Run will not run here. Raises nothing for what is wrong with the Run: it is in
     the report.
     """
@@ -75,8 +76,9 @@ def check_run(
     }
     check_overlaps(training, evals, images, findings)
     check_encoders(spec, sources, findings)
-    check_judge_keys(spec, environment, findings)
-    check_endpoints(spec, environment, findings)
+    if environment is not None:
+        check_judge_keys(spec, environment, findings)
+        check_endpoints(spec, environment, findings)
     if spec.train is not None:
         check_gpus(spec.train, gpus, findings)
     check_store(store_url, findings)

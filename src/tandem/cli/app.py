@@ -42,6 +42,15 @@ Across = Annotated[
         help="Put figures side by side even if a server prepared images and prompts for some of them.",
     ),
 ]
+Kubeconfig = Annotated[
+    str | None, typer.Option("--kubeconfig", help="The file with the cluster's address and login, as for kubectl.")
+]
+Context = Annotated[
+    str | None, typer.Option("--context", help="The kubeconfig's context. Without it: its current one.")
+]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="The namespace. Without it: the Run file's, else the context's.")
+]
 DEFAULT_STORE = "./tandem-store"
 
 
@@ -67,12 +76,26 @@ def check(
     gpu_memory: Annotated[
         float | None, typer.Option("--gpu-memory", help="GiB of one GPU that the Run is meant for, to compare with.")
     ] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Also look at the cluster that it is meant for.")] = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
     json: Annotated[bool, typer.Option("--json", help="Print findings and facts as JSON.")] = False,
 ) -> None:
-    """Find everything that is wrong with a Run and its inputs, before a model is loaded."""
-    from tandem.cli.check import check_file
+    """Find everything that is wrong with a Run and its inputs, before a model is loaded; and missing in a cluster."""
+    from tandem.cli.check import ClusterChoice, check_file
 
-    raise typer.Exit(check_file(file, store or None, strict=strict, gpu_memory=gpu_memory, as_json=json))
+    choice = ClusterChoice(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    is_meant = cluster or choice != ClusterChoice()
+    code = check_file(
+        file,
+        store or None,
+        strict=strict,
+        gpu_memory=gpu_memory,
+        as_json=json,
+        cluster=choice if is_meant else None,
+    )
+    raise typer.Exit(code)
 
 
 @app.command("list")

@@ -73,12 +73,16 @@ class Kind:
         """As objects have it."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def root(self) -> str:
+        """Where a server tells which kinds it has of this group and version."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """Where objects of this kind are on a server."""
-        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         inside = f"/namespaces/{namespace}" if self.namespaced and namespace is not None else ""
         parts = "".join(f"/{part}" for part in (name, subresource) if part is not None)
-        return f"{root}{inside}/{self.plural}{parts}"
+        return f"{self.root}{inside}/{self.plural}{parts}"
 
 
 RUN = Kind(group="tandem.dev", version="v1alpha1", kind="Run", plural="runs")
@@ -88,6 +92,9 @@ POD = Kind(group="", version="v1", kind="Pod", plural="pods")
 EVENT = Kind(group="", version="v1", kind="Event", plural="events")
 CONFIG_MAP = Kind(group="", version="v1", kind="ConfigMap", plural="configmaps")
 SECRET = Kind(group="", version="v1", kind="Secret", plural="secrets")
+CLAIM = Kind(group="", version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
+SERVICE_ACCOUNT = Kind(group="", version="v1", kind="ServiceAccount", plural="serviceaccounts")
+NAMESPACE = Kind(group="", version="v1", kind="Namespace", plural="namespaces", namespaced=False)
 DEPLOYMENT = Kind(group="apps", version="v1", kind="Deployment", plural="deployments")
 WORKLOAD = Kind(group="kueue.x-k8s.io", version="v1beta1", kind="Workload", plural="workloads")
 LOCAL_QUEUE = Kind(group="kueue.x-k8s.io", version="v1beta1", kind="LocalQueue", plural="localqueues")
@@ -129,6 +136,10 @@ class Api(Protocol):
     Every method raises Busy while it is away or overloaded, Forbidden for what the account may not do, NotFound for
     an object or kind that is not there, and Refused for what it does not take; no other error leaves it.
     """
+
+    def serves(self, kind: Kind) -> bool:
+        """Whether the server knows this kind in this version; by Kubernetes' own roles all users may ask."""
+        ...
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """One object."""

@@ -55,6 +55,14 @@ class Cluster:
         """Its address."""
         return str(self._client.configuration.host)
 
+    def serves(self, kind: Kind) -> bool:
+        """See Api."""
+        try:
+            found = self._ask("GET", kind.root, where=kind.plural).get("resources")
+        except NotFound:
+            return False
+        return isinstance(found, list) and any(_mapping(one).get("name") == kind.plural for one in found)
+
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """See Api."""
         return self._ask("GET", kind.path(namespace, name), where=_place(kind, namespace, name))

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tandem.control.api import (
+    ACCESS_REVIEW,
     AlreadyExists,
     Change,
     Conflict,
     Expired,
+    Forbidden,
     Kind,
     NotFound,
     Object,
@@ -45,6 +47,8 @@ class FakeApi:
     """Called before each request with its verb, kind and name: raise an error here to have one."""
     unknown: frozenset[str] = frozenset()
     """Plurals of kinds that this server does not know."""
+    forbidden: frozenset[tuple[str, str]] = frozenset()
+    """Verb and plural (pods/log for a part) of what the account may not do."""
     logs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     """What pods have said, by namespace and name."""
     calls: list[tuple[str, str, str]] = field(default_factory=list)
@@ -57,6 +61,10 @@ class FakeApi:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _version: int = 0
     _lock: Any = field(default_factory=threading.RLock)
+
+    def serves(self, kind: Kind) -> bool:
+        """See Api."""
+        return kind.plural not in self.unknown
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """See Api."""
@@ -74,12 +82,14 @@ class FakeApi:
                 version = int(number)
                 if version < self._forgotten:
                     raise _expired(kind)
-            names = sorted(
-                key[2] for key, one in self._objects.items() if self._is_meant(key, kind, namespace, one, selector)
+            places = sorted(
+                f"{key[1]}/{key[2]}"
+                for key, one in self._objects.items()
+                if self._is_meant(key, kind, namespace, one, selector)
             )
-            names = [name for name in names if name > after]
-            items = tuple(copy.deepcopy(self._find(kind, namespace, name)) for name in names[:limit])
-            more = f"{version}:{names[limit - 1]}" if len(names) > limit else None
+            places = [place for place in places if place > after]
+            items = tuple(copy.deepcopy(self._find(kind, *place.split("/"))) for place in places[:limit])
+            more = f"{version}:{places[limit - 1]}" if len(places) > limit else None
             return Page(items=items, version=str(version), rest=more)
 
     def watch(
@@ -106,6 +116,8 @@ class FakeApi:
         """See Api."""
         name = str((body.get("metadata") or {}).get("name", ""))
         with self._request("create", kind, name):
+            if kind == ACCESS_REVIEW:
+                return {**copy.deepcopy(body), "status": {"allowed": self._allows(body["spec"]["resourceAttributes"])}}
             made = {"apiVersion": kind.api_version, "kind": kind.kind, **copy.deepcopy(body)}
             metadata = made.setdefault("metadata", {})
             if kind.namespaced:
@@ -186,9 +198,15 @@ class FakeApi:
     def _request(self, verb: str, kind: Kind, name: str) -> Any:
         self.calls.append((verb, kind.plural, name))
         self.before(verb, kind, name)
+        if (verb, kind.plural) in self.forbidden:
+            raise Forbidden(Fault(where=kind.plural, what="is not permitted", remedy="Ask for this permission."))
         if kind.plural in self.unknown:
             raise NotFound(Fault(where=kind.plural, what="is no kind here", remedy="Install it."))
         return self._lock
+
+    def _allows(self, asked: Object) -> bool:
+        part = f"/{asked['subresource']}" if asked.get("subresource") else ""
+        return (asked["verb"], f"{asked['resource']}{part}") not in self.forbidden
 
     def _find(self, kind: Kind, namespace: str | None, name: str) -> Object:
         key = (kind.plural, (namespace or "") if kind.namespaced else "", name)

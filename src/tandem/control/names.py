@@ -15,10 +15,14 @@ STAGE = "tandem.dev/stage"
 ATTEMPT = "tandem.dev/attempt"
 RUN_SHA256 = "tandem.dev/run-sha256"
 PART_OF = "app.kubernetes.io/part-of"
+COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "tandem-controller"
 OURS = f"{MANAGED_BY}={MANAGER}"
 """Selects everything that controllers made."""
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""The label by which Kueue knows a job's queue."""
 
 LONGEST_JOB_NAME = 54
 """Characters: pods of a PyTorchJob add a role and an index, and a pod's name is a label of 63."""

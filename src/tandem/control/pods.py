@@ -9,6 +9,7 @@ from typing import Any
 
 from tandem.control.api import Object
 from tandem.control.manifest import CONTAINERS
+from tandem.control.names import QUEUE
 from tandem.control.times import read_time, write_time
 from tandem.errors import BadConfiguration, BadData, Stopped, Unavailable
 from tandem.outcome import DONE, OUT_OF_MEMORY, Outcome, choose_strongest, parse_outcome_line
@@ -146,7 +147,7 @@ def why_waiting(job: Object, pods: Sequence[Object], workload: Object | None) ->
 
 
 def _why_queued(job: Object, workload: Object | None) -> Waiting:
-    queue = (job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+    queue = (job["metadata"].get("labels") or {}).get(QUEUE)
     if workload is None:
         where = f"queue {queue}" if queue else "someone"
         return Waiting(

@@ -18,7 +18,7 @@ from tandem.spec.yaml12 import NotReadable, parse_yaml
 SPEAKS = str(RunRecord.model_fields["schema_"].default)
 """The run record that this version writes: images must read it."""
 
-FOLDER = Path("/etc/tandem/profiles")
+SUFFIX = ".yaml"
 ADMIN = "Have the platform team mend it (profiles in the values of the chart tandem)."
 
 
@@ -52,10 +52,10 @@ class Chosen:
 
 def read_profiles(folder: Path) -> dict[str, Profile]:
     """Every profile of a folder, by name. Raises BadConfiguration with the faults of all of them."""
-    found: dict[str, Profile] = {}
+    bodies: dict[str, bytes] = {}
     faults: list[Fault] = []
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix == ".yaml" and path.is_file())
+        paths = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.is_file())
     except OSError as error:
         what = f"cannot be read ({error.strerror})"
         raise BadConfiguration(
@@ -63,15 +63,25 @@ def read_profiles(folder: Path) -> dict[str, Profile]:
         ) from None
     for path in paths:
         try:
-            found[path.stem] = parse_profile(path.read_bytes(), where=path.name)
-        except BadConfiguration as error:
-            faults += error.faults
+            bodies[path.name] = path.read_bytes()
         except OSError as error:
             faults.append(Fault(where=path.name, what=f"cannot be read ({error.strerror})", remedy=ADMIN))
-    faults += _check_defaults(found)
-    if faults:
-        raise BadConfiguration(faults)
+    found, wrong = parse_profiles(bodies)
+    if faults or wrong:
+        raise BadConfiguration([*faults, *wrong])
     return found
+
+
+def parse_profiles(bodies: Mapping[str, bytes]) -> tuple[dict[str, Profile], list[Fault]]:
+    """The profiles that can be read of files by name, by the profile's name; and the faults of all of them."""
+    found: dict[str, Profile] = {}
+    faults: list[Fault] = []
+    for name, body in sorted(bodies.items()):
+        try:
+            found[name.removesuffix(SUFFIX)] = parse_profile(body, where=name)
+        except BadConfiguration as error:
+            faults += error.faults
+    return found, [*faults, *_check_defaults(found)]
 
 
 def parse_profile(body: bytes, *, where: str) -> Profile:
@@ -95,6 +105,15 @@ def parse_profile(body: bytes, *, where: str) -> Profile:
 
 def choose_profile(profiles: Profiles, spec: RunSpec, stage: str) -> Chosen:
     """The profile for a stage (train, generate or score). Raises BadConfiguration with all that does not fit."""
+    chosen = find_profile(profiles, spec, stage)
+    faults = list(find_misfits(chosen, spec))
+    if faults:
+        raise BadConfiguration(faults)
+    return chosen
+
+
+def find_profile(profiles: Profiles, spec: RunSpec, stage: str) -> Chosen:
+    """The profile that a Run names for a stage, else the default. Raises BadConfiguration if there is none."""
     wanted = None if spec.profiles is None else getattr(spec.profiles, stage)
     fitting = sorted(name for name, profile in profiles.items() if profile.stage == stage)
     where = f"spec.profiles.{stage}"
@@ -108,21 +127,12 @@ def choose_profile(profiles: Profiles, spec: RunSpec, stage: str) -> Chosen:
         other = f"is a profile for {profiles[wanted].stage}" if wanted in profiles else "is not a profile here"
         remedy = f"Choose one of: {', '.join(fitting) or 'none is there; ask the platform team'}."
         raise BadConfiguration(Fault(where=where, what=f"{wanted} {other}", remedy=remedy))
-    profile = profiles[wanted]
-    faults = list(_misfits(profile, wanted, spec))
-    if faults:
-        raise BadConfiguration(faults)
-    return Chosen(name=wanted, profile=profile)
+    return Chosen(name=wanted, profile=profiles[wanted])
 
 
-def list_images(manifest: Mapping[str, Any]) -> list[str]:
-    """The images that run stages."""
-    return list(
-        dict.fromkeys(str(stage_container(manifest, template).get("image", "")) for template in pod_templates(manifest))
-    )
-
-
-def _misfits(profile: Profile, name: str, spec: RunSpec) -> Iterator[Fault]:
+def find_misfits(chosen: Chosen, spec: RunSpec) -> Iterator[Fault]:
+    """Everything about a profile that does not fit this Run."""
+    name, profile = chosen.name, chosen.profile
     if profile.speaks != SPEAKS:
         what = f"its image reads {profile.speaks}, and this controller writes {SPEAKS}"
         yield Fault(where=f"profile {name}", what=what, remedy="Have the image and the controller of one version.")
@@ -137,6 +147,13 @@ def _misfits(profile: Profile, name: str, spec: RunSpec) -> Iterator[Fault]:
             what=f"is {spec.train.ranks}, and profile {name} trains on {profile.ranks}",
             remedy=f"Write ranks: {profile.ranks}, or choose another profile under spec.profiles.train.",
         )
+
+
+def list_images(manifest: Mapping[str, Any]) -> list[str]:
+    """The images that run stages."""
+    return list(
+        dict.fromkeys(str(stage_container(manifest, template).get("image", "")) for template in pod_templates(manifest))
+    )
 
 
 def _check_defaults(profiles: Profiles) -> Iterator[Fault]:

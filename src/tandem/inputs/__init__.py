@@ -2,7 +2,7 @@
 
 from tandem.inputs.pin import pin_inputs, verify_pins
 from tandem.inputs.references import Reference, list_references
-from tandem.inputs.remote import pin_remote
+from tandem.inputs.remote import find_unreachable, pin_remote
 from tandem.inputs.resolve import Resolver
 
-__all__ = ["Reference", "Resolver", "list_references", "pin_inputs", "pin_remote", "verify_pins"]
+__all__ = ["Reference", "Resolver", "find_unreachable", "list_references", "pin_inputs", "pin_remote", "verify_pins"]

@@ -22,6 +22,7 @@ from tandem.store.trees import read_manifest
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PUSH = "Put it into the store with `tandem push PATH --store URL` and use the URI that it prints."
+_PUSH_ALL = "Push all of the Run's inputs with `tandem push FILE --store URL`, and use the Run that it prints."
 
 
 def pin_remote(
@@ -118,10 +119,33 @@ class RemoteTrees:
         return digest, "/".join(rest)
 
 
+def find_unreachable(reference: Reference) -> list[Fault]:
+    """What of an input no pod could read, as the Run file alone tells: paths, and hub models that can move."""
+    where = f"{reference.place}: {reference.text}"
+    if reference.text.startswith("s3://"):
+        if reference.images is None or reference.images.startswith("s3://"):
+            return []
+        return [_unreachable(f"{reference.place.removesuffix('.data')}.images: {reference.images}")]
+    if reference.kind is not InputKind.MODEL or reference.revision is None:
+        return [_unreachable(where)]
+    if not _COMMIT.fullmatch(reference.revision):
+        what = f"the revision {reference.revision[:40]!r} is no commit of 40 hex digits, and a branch or tag can move"
+        return [Fault(where=where, what=what, remedy="Give the commit that the hub shows.")]
+    return []
+
+
+def _unreachable(where: str) -> Fault:
+    what = "is a path of one machine: pods cannot read it"
+    return Fault(where=where, what=what, remedy=_PUSH_ALL)
+
+
 def _pin(reference: Reference, trees: RemoteTrees) -> Pin:
     text = reference.text
+    faults = find_unreachable(reference)
+    if faults:
+        raise BadConfiguration(faults)
     if not text.startswith("s3://"):
-        return _pin_hub(reference)
+        return _pin_hub(text, str(reference.revision))
     path = trees.locate(text)
     match reference.kind:
         case InputKind.MODEL:
@@ -136,11 +160,7 @@ def _pin(reference: Reference, trees: RemoteTrees) -> Pin:
             files = _entries(trees, path, list_training_files(path))
         case InputKind.EVALUATION:
             trees.fetch(path)
-            images = path.parent
-            if reference.images is not None:
-                if not reference.images.startswith("s3://"):
-                    raise _unreachable(f"{reference.place.removesuffix('.data')}.images: {reference.images}")
-                images = trees.locate(reference.images)
+            images = path.parent if reference.images is None else trees.locate(reference.images)
             files = _entries(trees, path, list_evaluation_files(path, images))
     return Pin(
         text=text,
@@ -151,25 +171,8 @@ def _pin(reference: Reference, trees: RemoteTrees) -> Pin:
     )
 
 
-def _pin_hub(reference: Reference) -> Pin:
-    where = f"{reference.place}: {reference.text}"
-    if reference.kind is not InputKind.MODEL or reference.revision is None:
-        raise _unreachable(where)
-    if not _COMMIT.fullmatch(reference.revision):
-        what = f"the revision {reference.revision[:40]!r} is no commit of 40 hex digits, and a branch or tag can move"
-        raise BadConfiguration(Fault(where=where, what=what, remedy="Give the commit that the hub shows."))
-    return Pin(
-        text=reference.text,
-        location=f"{reference.text}@{reference.revision}",
-        digest=by_revision(reference.revision),
-        files=0,
-        size=0,
-    )
-
-
-def _unreachable(where: str) -> BadConfiguration:
-    what = "is a path of one machine: pods cannot read it"
-    return BadConfiguration(Fault(where=where, what=what, remedy=_PUSH))
+def _pin_hub(text: str, revision: str) -> Pin:
+    return Pin(text=text, location=f"{text}@{revision}", digest=by_revision(revision), files=0, size=0)
 
 
 def _annotations(meta: Path) -> list[Path]:
