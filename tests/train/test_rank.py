@@ -57,6 +57,27 @@ def test_a_wrong_store_address_leaves_its_outcome(make_job: MakeJob) -> None:
     assert "no bucket" in outcome.message
 
 
+def lose_store() -> None:
+    """No server listens, and every wait for it is told."""
+    os.environ |= {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "some",
+        "AWS_SECRET_ACCESS_KEY": "key",
+        "TANDEM_STORE_RETRY_SECONDS": "1",
+    }
+    patch("tandem.store.retrying.QUIET_SECONDS", -1.0).start()
+
+
+def test_a_rank_says_that_it_waits_for_its_store(make_job: MakeJob) -> None:
+    job = make_job(store_url="s3://bucket/")
+    for process in start_ranks(job, lose_store):
+        process.join()
+    assert "It is asked again for up to 1 s more" in logs_of(job)
+    (outcome,) = outcomes_of(job)
+    assert outcome is not None
+    assert outcome.exit_code == 75
+
+
 def test_an_error_that_nobody_expected_leaves_an_outcome_too(make_job: MakeJob) -> None:
     job = make_job()
     job.work.mkdir()

@@ -66,7 +66,7 @@ def run_training(
     attempt = Attempt(
         job=job,
         ranks=ranks,
-        store=open_store(job.store_url) if job.store_url is not None else None,
+        store=open_store(job.store_url, say=logger.warning) if job.store_url is not None else None,
         clock=clock,
         stop_asked=stop_asked,
         watchdog=watchdog,
