@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tandem.evaluate.parts import is_part
-from tandem.record.commit import Commit, read_commit, read_file, read_files, read_tree
+from tandem.evaluate.records import Prediction, to_jsonl
+from tandem.record.commit import Commit, read_commit, read_file
 from tandem.record.run import find_run
+from tandem.stage.score import read_texts
 from tandem.store import Store, open_store
 from tandem.store.layout import RunPlace
 from tests.e2e.desk import Desk
@@ -42,16 +43,15 @@ class Finished:
         """Adapter, texts and figures, by what they are."""
         return {
             "adapter": self.read("train", "adapter/adapter_model.safetensors"),
-            **self._read_texts("base"),
-            **self._read_texts("adapter"),
+            **{f"{name}, texts": to_jsonl(self.read_texts(name)) for name in ("base", "adapter")},
             **{name: json.dumps(result, sort_keys=True).encode() for name, result in self.results().items()},
         }
 
-    def _read_texts(self, evaluation: str) -> dict[str, bytes]:
-        tree = self.commit(f"generate/{evaluation}/0").tree
-        parts = [name for name in read_tree(self.store, tree) if is_part(name)]
-        assert parts
-        return {f"{evaluation}, {part}": body for part, body in read_files(self.store, tree, parts).items()}
+    def read_texts(self, evaluation: str) -> list[Prediction]:
+        """What was generated, in the order in which it was written."""
+        texts = read_texts(self.store, self.commit(f"generate/{evaluation}/0").tree)
+        assert texts
+        return texts
 
 
 def prepare_inputs(root: Path) -> Path:

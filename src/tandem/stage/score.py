@@ -24,7 +24,7 @@ from tandem.evaluate.statistics import StatisticsSettings
 from tandem.inputs.references import PACKAGED_ENCODERS
 from tandem.model.quiet import be_quiet
 from tandem.outcome import DONE, Outcome
-from tandem.record.commit import read_commit, read_file, read_files, read_tree
+from tandem.record.commit import Tree, read_commit, read_file, read_files, read_tree
 from tandem.record.evaluation import find_evaluation
 from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec, find_marker, sha256_hex
 from tandem.stage.context import Context
@@ -87,17 +87,21 @@ def _read_predictions(
     settings: list[dict[str, Any]] = []
     for shard in range(entry.shards):
         tree = read_commit(context.store, context.facts.place, f"generate/{name}/{shard}").tree
-        parts = sorted(name for name in read_tree(context.store, tree) if is_part(name))
-        texts = [
-            prediction
-            for part, body in read_files(context.store, tree, parts).items()
-            for prediction in read_jsonl(Prediction, body, where=f"{tree.prefix}{part}")
-        ]
-        shards.append(texts)
+        shards.append(read_texts(context.store, tree))
         settings.append(json.loads(read_file(context.store, tree, "generate.json"))["settings"])
     require_equal_settings(settings)
     samples = read_eval_samples(data)[: context.spec.limit]
     return merge_shards(shards, samples), settings[0]
+
+
+def read_texts(store: Store, tree: Tree) -> list[Prediction]:
+    """What a committed generate stage wrote, part by part. Raises Corrupt and BadData for what is not that any more."""
+    parts = sorted(name for name in read_tree(store, tree) if is_part(name))
+    return [
+        prediction
+        for part, body in read_files(store, tree, parts).items()
+        for prediction in read_jsonl(Prediction, body, where=f"{tree.prefix}{part}")
+    ]
 
 
 def _marker(settings: dict[str, Any], generation: dict[str, Any]) -> str:

@@ -16,9 +16,8 @@ from k8s.local.kubectl import KubectlFailed
 from tandem.control.api import RUN
 from tandem.control.cluster import connect
 from tandem.errors import TandemError
-from tandem.evaluate.parts import is_part
-from tandem.evaluate.records import Prediction, read_jsonl
-from tandem.record.commit import read_commit, read_files, read_tree
+from tandem.record.commit import read_commit, read_files
+from tandem.stage.score import read_texts
 from tandem.store import Store, open_store
 from tandem.store.layout import RunPlace
 from tests.cluster import Cluster
@@ -72,15 +71,10 @@ def run(story: Story, desk: Desk) -> Any:
     return yaml.safe_load((desk.folder / "demo.yaml").read_text())
 
 
-def read_texts(store: Store, place: RunPlace, evaluation: str) -> dict[str, str]:
+def texts_of(store: Store, place: RunPlace, evaluation: str) -> dict[str, str]:
     """What was generated, by sample."""
-    texts = {}
-    for shard in range(2):
-        tree = read_commit(store, place, f"generate/{evaluation}/{shard}").tree
-        parts = [name for name in read_tree(store, tree) if is_part(name)]
-        for name, body in read_files(store, tree, parts).items():
-            texts.update({line.sample_id: line.text for line in read_jsonl(Prediction, body, where=name)})
-    return texts
+    trees = [read_commit(store, place, f"generate/{evaluation}/{shard}").tree for shard in range(2)]
+    return {line.sample_id: line.text for tree in trees for line in read_texts(store, tree)}
 
 
 def read_metrics(store: Store, place: RunPlace, evaluation: str) -> Any:
@@ -93,8 +87,8 @@ def test_figures_and_texts_are_those_of_one_machine(story: Story, on_one_machine
     assert tenant.status("demo")["phase"] == "Succeeded"
     place = tenant.place("demo")
     for evaluation in ("base", "adapter"):
-        there = read_texts(tenant.store, place, evaluation)
-        here = read_texts(on_one_machine.store, on_one_machine.place, evaluation)
+        there = texts_of(tenant.store, place, evaluation)
+        here = texts_of(on_one_machine.store, on_one_machine.place, evaluation)
         assert len(here) == 120
         assert there.keys() == here.keys()
         differing = {name: (text, there[name]) for name, text in here.items() if there[name] != text}
