@@ -136,6 +136,26 @@ def test_faults_of_the_run_file_and_of_what_it_names_come_together(tmp_path: Pat
     assert codes == ["run-file", "model-missing", "image-missing"]
 
 
+def test_nothing_is_pushed_while_the_run_file_or_its_inputs_have_faults(tmp_path: Path) -> None:
+    desk = make_desk(tmp_path)
+    (desk.folder / "images" / "2.png").unlink()
+    file = desk.folder / "small.yaml"
+    file.write_text(file.read_text().replace("maxNewTokens", "maxNewToken").replace("source: base", "source: bass"))
+    answer = desk.tandem("push", "small.yaml")
+    assert (answer.code, answer.out) == (78, "")
+    wanted = ("spec.evals[0].maxNewToken: unknown key", "spec.model.source: bass: is not on", "names images/2.png")
+    assert [part in line for part, line in zip(wanted, answer.err.splitlines(), strict=True)] == [True] * 3
+    assert not (desk.folder / "tandem-store").exists()
+
+
+@pytest.mark.parametrize("name", ["gone", "x" * 300])
+def test_what_is_not_there_cannot_be_pushed(name: str, tmp_path: Path) -> None:
+    answer = Desk(folder=tmp_path).tandem("push", name)
+    assert answer.code == 78
+    assert answer.err.startswith(f"tandem: {name}: ")
+    assert len(answer.err.splitlines()) == 1
+
+
 def test_a_run_file_that_cannot_be_read_is_json_too(tmp_path: Path) -> None:
     desk = Desk(folder=tmp_path)
     answer = desk.tandem("check", "gone.yaml", "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,30 @@ def test_every_change_is_noticed_and_named(folder: Path, changed: str, place: st
     assert [fault.where.split(": ")[0] for fault in caught.value.faults] == [place]
 
 
+def test_what_may_be_unusable_is_no_obstacle_and_other_images_count(folder: Path) -> None:
+    line = (folder / "train.jsonl").read_text()
+    broken = ["no JSON\n", line.replace("a.png", "gone.png"), line.replace("a.png", "x" * 300)]
+    (folder / "train.jsonl").write_text("".join([*broken, line]))
+    strict = Reference(place="spec.train.meta", text="train.meta.json", kind=InputKind.META)
+    with pytest.raises(BadData, match=r"train\.jsonl:1: .*Invalid JSON"):
+        pin_inputs((strict,), resolver(folder))
+    lenient = replace(strict, may_lack=3)
+    pins = pin_inputs((lenient,), resolver(folder))
+    assert sorted(pins["spec.train.meta"][1]) == ["images/a.png", "train.jsonl", "train.meta.json"]
+    verify_pins({"spec.train.meta": pins["spec.train.meta"][0]}, (lenient,), resolver(folder))
+    (folder / "images" / "gone.png").write_bytes(b"here")
+    with pytest.raises(BadData, match="has changed since the Run was submitted"):
+        verify_pins({"spec.train.meta": pins["spec.train.meta"][0]}, (lenient,), resolver(folder))
+
+
+def test_what_lies_behind_the_limit_is_not_looked_at(folder: Path) -> None:
+    line = (folder / "train.jsonl").read_text()
+    (folder / "train.jsonl").write_text(line + line.replace("a.png", "b.png") + "no JSON\n")
+    (reference,) = (one for one in REFERENCES if one.kind is InputKind.META)
+    _, manifest = pin_inputs((replace(reference, limit=1),), resolver(folder))["spec.train.meta"]
+    assert sorted(manifest) == ["images/a.png", "train.jsonl", "train.meta.json"]
+
+
 def test_an_input_that_is_not_here_names_its_place_in_the_run_file(folder: Path) -> None:
     shutil.rmtree(folder / "model")
     with pytest.raises(BadConfiguration, match=r"^spec\.model\.source: model: is not on this machine"):
@@ -99,14 +124,22 @@ def test_references_cover_everything_that_a_run_reads() -> None:
     spec = RunSpec.model_validate(
         {
             "model": {"source": "OpenGVLab/x", "revision": "abc"},
-            "train": {"meta": "t.json", "steps": 1, "batch": {"globalSize": 1}, "validation": {"meta": "v.json"}},
+            "limit": 7,
+            "train": {
+                "meta": "t.json",
+                "steps": 1,
+                "batch": {"globalSize": 1},
+                "validation": {"meta": "v.json"},
+                "dropBad": 2,
+            },
             "evals": [
                 {"name": "a", "data": "e.json", "images": "pictures"},
                 {"name": "b", "data": "e.json", "bertScore": {"model": "encoder"}},
             ],
         }
     )
-    found = [(reference.place, reference.text, reference.revision) for reference in list_references(spec)]
+    references = list_references(spec)
+    found = [(reference.place, reference.text, reference.revision) for reference in references]
     assert found == [
         ("spec.model.source", "OpenGVLab/x", "abc"),
         ("spec.train.meta", "t.json", None),
@@ -115,6 +148,8 @@ def test_references_cover_everything_that_a_run_reads() -> None:
         ("spec.evals[b].data", "e.json", None),
         ("spec.evals[b].bertScore.model", "encoder", None),
     ]
+    data = [reference for reference in references if reference.kind is not InputKind.MODEL]
+    assert [(reference.limit, reference.may_lack) for reference in data] == [(7, 2), (7, 2), (7, 0), (7, 0)]
 
 
 def test_a_record_without_a_digest_for_an_input_is_a_fault() -> None:

@@ -205,6 +205,14 @@ def test_all_bad_lines_are_told_at_once_up_to_a_limit(tmp_path: Path) -> None:
     assert "stopped here after 4 faults" in raised.value.faults[-1].what
 
 
+def test_so_many_bad_lines_as_may_be_are_passed_over_among_the_first_so_many(tmp_path: Path) -> None:
+    meta = read_meta(write(tmp_path, "broken", sample(), sample(), "broken", "broken"))
+    assert [found.line for found in read_samples(meta, limit=4, allowed_bad=2)] == [2, 3]
+    with pytest.raises(BadData) as raised:
+        read_samples(meta, limit=4, allowed_bad=1)
+    assert len(raised.value.faults) == 2
+
+
 def test_who_may_drop_bad_samples_sees_each_of_them_once_and_all_good_ones(tmp_path: Path) -> None:
     meta = read_meta(write(tmp_path, sample(), "broken", sample(), repeat_time=2))
     scanned = list(scan_samples(meta))

@@ -76,38 +76,55 @@ def require_pin(pins: Mapping[str, Pin], place: str) -> Pin:
 
 
 def list_files(reference: Reference, path: Path, resolver: Resolver) -> dict[str, Path]:
-    """Every file that an input consists of, by a name that does not depend on where the input lies."""
+    """Every file that an input consists of, by a name that does not depend on where the input lies.
+
+    Images that are not there are left out if samples may be unusable: the training counts them.
+    """
     match reference.kind:
         case InputKind.MODEL:
             return {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if _counts(file, path)}
         case InputKind.META:
-            return name_from(path.parent, list_training_files(path))
+            named = name_from(path.parent, list_training_files(path, reference))
+            return {name: file for name, file in named.items() if not reference.may_lack or is_there(file)}
         case InputKind.EVALUATION:
             images = path.parent
             if reference.images is not None:
                 place = reference.place.removesuffix(".data") + ".images"
                 images = require(resolver.resolve(reference.images), place, reference.images)
-            return name_from(path.parent, list_evaluation_files(path, images))
+            return name_from(path.parent, list_evaluation_files(path, images, reference))
 
 
 def _counts(file: Path, root: Path) -> bool:
     return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def list_training_files(path: Path) -> set[Path]:
-    """The meta file and everything that it names."""
+def is_there(file: Path) -> bool:
+    """Whether there is a file; False also for a name that the file system does not allow."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False
+
+
+def list_training_files(path: Path, reference: Reference) -> set[Path]:
+    """The meta file, the annotations that it names, and the images of the samples that are read and can be used.
+
+    Raises BadData if more lines than may be cannot be used.
+    """
     from tandem.train.meta import read_meta, read_samples
 
     meta = read_meta(path)
     files = {path, *(dataset.annotation for dataset in meta.datasets)}
-    return files | {image for sample in read_samples(meta) for image in sample.images}
+    samples = read_samples(meta, limit=reference.limit, allowed_bad=reference.may_lack)
+    return files | {image for sample in samples for image in sample.images}
 
 
-def list_evaluation_files(path: Path, images: Path) -> set[Path]:
-    """The evaluation file and every image that it names."""
+def list_evaluation_files(path: Path, images: Path, reference: Reference) -> set[Path]:
+    """The evaluation file and the images of the samples that are read."""
     from tandem.evaluate.samples import read_eval_samples
 
-    return {path, *(images / name for sample in read_eval_samples(path) for name in sample.images)}
+    samples = read_eval_samples(path)[: reference.limit]
+    return {path, *(images / name for sample in samples for name in sample.images)}
 
 
 def name_from(folder: Path, files: set[Path]) -> dict[str, Path]:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tandem.errors import BadData, Fault
-from tandem.inputs.pin import list_files
+from tandem.errors import BadConfiguration, BadData, Fault, PermanentError
+from tandem.inputs.pin import is_there, list_files
 from tandem.inputs.references import InputKind, Reference, list_references
-from tandem.inputs.resolve import Resolver
-from tandem.spec import Submission
+from tandem.inputs.resolve import SCHEMES, Resolver, require
+from tandem.spec import RunSpec
 from tandem.store import Store, upload_tree
 from tandem.store.manifest import digest_folder, tree_digest
+
+MOST_SHOWN = 20
+"""Missing images of one input that are named; the rest is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalInput:
+    """An input on this machine, and the files that go up for it."""
+
+    reference: Reference
+    path: Path
+    files: Mapping[str, Path]
+    """By their names below the folder of `path`."""
 
 
 def push_folder(store: Store, folder: Path) -> tuple[str, int, int]:
@@ -26,26 +40,50 @@ def push_folder(store: Store, folder: Path) -> tuple[str, int, int]:
     return f"{store.url.rstrip('/')}/{prefix}", len(manifest), sum(file.size for file in manifest.values())
 
 
-def push_inputs(
-    submission: Submission, resolver: Resolver, store: Store, *, report: Callable[[str], None]
-) -> dict[str, Any]:
-    """Upload every input of a Run that is a local path, and return its spec with URIs in their place.
+def find_local_inputs(spec: RunSpec, resolver: Resolver) -> list[LocalInput]:
+    """Every input of a Run that is a local path, with the files that the Run reads of it.
 
-    Only the files that the Run reads go up. Inputs that are URIs or hub ids already stay as they are. report gets a
-    line an input. Raises BadData, naming each, for data that lie outside the folder of the file that names them.
+    Raises BadConfiguration with every input that is nowhere, else BadData, and everything else that is wrong with them:
+    data that cannot be read, images that are not there or lie outside the folder of the file that names them.
     """
-    spec = copy.deepcopy(submission.spec)
-    local = [
-        (reference, path)
-        for reference in list_references(submission.run.spec)
-        if (path := resolver.locate(reference.text)).exists() and "://" not in reference.text
-    ]
-    files = {reference.place: list_files(reference, path, resolver) for reference, path in local}
-    faults = [_outside(reference, name) for reference, _ in local for name in files[reference.place] if ".." in name]
+    found: list[LocalInput] = []
+    faults: list[Fault] = []
+    kind: type[PermanentError] = BadData
+    for reference in list_references(spec):
+        if reference.text.startswith(SCHEMES):
+            continue
+        try:
+            path = resolver.resolve(reference.text)
+            if path is None and reference.revision is not None:
+                continue  # a model of the hub
+            path = require(path, reference.place, reference.text)
+            local = LocalInput(reference=reference, path=path, files=list_files(reference, path, resolver))
+            faults += _find_faults(local)
+            found.append(local)
+        except PermanentError as error:
+            faults += error.faults
+            kind = BadConfiguration if isinstance(error, BadConfiguration) else kind
     if faults:
-        raise BadData(faults)
-    for reference, path in local:
-        uri, count, size = _push_files(store, files[reference.place])
+        raise kind(list(dict.fromkeys(faults)))
+    return found
+
+
+def push_inputs(
+    given: Mapping[str, Any],
+    inputs: Sequence[LocalInput],
+    resolver: Resolver,
+    store: Store,
+    *,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Upload the local inputs of a Run, and return its spec with URIs in their place; `given` is the spec as written.
+
+    Inputs that are URIs or hub ids already stay as they are. report gets a line an input.
+    """
+    spec = copy.deepcopy(dict(given))
+    for local in inputs:
+        reference, path = local.reference, local.path
+        uri, count, size = _push_files(store, local.files)
         report(f"{reference.place}: {count} files, {size} bytes")
         if reference.kind is InputKind.MODEL:
             _put(spec, reference.place, uri.rstrip("/"))
@@ -58,12 +96,19 @@ def push_inputs(
     return spec
 
 
-def _outside(reference: Reference, name: str) -> Fault:
-    return Fault(
-        where=f"{reference.place}: {reference.text}",
-        what=f"names {name}, which lies outside its folder",
-        remedy="Put the images below the folder of the file that names them: they go up together.",
-    )
+def _find_faults(local: LocalInput) -> Iterator[Fault]:
+    missing = [name for name, file in local.files.items() if not is_there(file)]
+    for name in missing[:MOST_SHOWN]:
+        remedy = "Correct the name or put the file there; `tandem check` names the samples that show it."
+        yield Fault(where=str(local.path), what=f"names {name}, which does not exist", remedy=remedy)
+    if len(missing) > MOST_SHOWN:
+        what = f"and {len(missing) - MOST_SHOWN} more files that it names do not exist"
+        yield Fault(where=str(local.path), what=what, remedy="All of them: tandem check FILE --json.")
+    for name in local.files:
+        if ".." in Path(name).parts:
+            what = f"names {name}, which lies outside its folder"
+            remedy = "Put the images below the folder of the file that names them: they go up together."
+            yield Fault(where=str(local.path), what=what, remedy=remedy)
 
 
 def _push_files(store: Store, files: Mapping[str, Path]) -> tuple[str, int, int]:

@@ -31,6 +31,10 @@ class Reference:
     revision: str | None = None
     images: str | None = None
     """For evaluations: the folder that image names are relative to. None: the evaluation file's own."""
+    limit: int | None = None
+    """For data: how many samples are read, from the first on. None: all."""
+    may_lack: int = 0
+    """For training data: how many samples may be unusable."""
 
 
 def list_references(spec: RunSpec) -> tuple[Reference, ...]:
@@ -41,14 +45,23 @@ def list_references(spec: RunSpec) -> tuple[Reference, ...]:
     if spec.model.adapter is not None:
         found.append(Reference(place="spec.model.adapter", text=spec.model.adapter, kind=InputKind.MODEL))
     if spec.train is not None:
-        found.append(Reference(place="spec.train.meta", text=spec.train.meta, kind=InputKind.META))
+        sets = {"spec.train.meta": spec.train.meta}
         if spec.train.validation is not None:
-            place = "spec.train.validation.meta"
-            found.append(Reference(place=place, text=spec.train.validation.meta, kind=InputKind.META))
+            sets["spec.train.validation.meta"] = spec.train.validation.meta
+        found += [
+            Reference(place=place, text=text, kind=InputKind.META, limit=spec.limit, may_lack=spec.train.drop_bad)
+            for place, text in sets.items()
+        ]
     for evaluation in spec.evals:
         place = f"spec.evals[{evaluation.name}]"
         found.append(
-            Reference(place=f"{place}.data", text=evaluation.data, kind=InputKind.EVALUATION, images=evaluation.images)
+            Reference(
+                place=f"{place}.data",
+                text=evaluation.data,
+                kind=InputKind.EVALUATION,
+                images=evaluation.images,
+                limit=spec.limit,
+            )
         )
         encoder = evaluation.bert_score
         if encoder is not None and encoder.model not in PACKAGED_ENCODERS:

@@ -157,11 +157,11 @@ def _pin(reference: Reference, trees: RemoteTrees) -> Pin:
             trees.fetch(path)
             for annotation in _annotations(path):
                 trees.fetch(annotation)
-            files = _entries(trees, path, list_training_files(path))
+            files = _entries(trees, path, list_training_files(path, reference), may_lack=reference.may_lack > 0)
         case InputKind.EVALUATION:
             trees.fetch(path)
             images = path.parent if reference.images is None else trees.locate(reference.images)
-            files = _entries(trees, path, list_evaluation_files(path, images))
+            files = _entries(trees, path, list_evaluation_files(path, images, reference))
     return Pin(
         text=text,
         location=text,
@@ -184,7 +184,7 @@ def _annotations(meta: Path) -> list[Path]:
         return []
 
 
-def _entries(trees: RemoteTrees, path: Path, files: set[Path]) -> Manifest:
+def _entries(trees: RemoteTrees, path: Path, files: set[Path], *, may_lack: bool = False) -> Manifest:
     faults: list[Fault] = []
     found: Manifest = {}
     for name, file in name_from(path.parent, files).items():
@@ -192,6 +192,6 @@ def _entries(trees: RemoteTrees, path: Path, files: set[Path]) -> Manifest:
             found[name] = trees.entry(file)
         except BadData as error:
             faults += error.faults
-    if faults:
+    if faults and not may_lack:
         raise BadData(faults[:20])
     return found

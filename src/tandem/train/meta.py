@@ -230,24 +230,34 @@ def _holds(look: Callable[[], bool]) -> bool:
         return False
 
 
-def read_samples(meta: Meta, *, template: Template = INTERNVL2_5, max_faults: int = MAX_FAULTS) -> list[SampleRef]:
-    """Read every sample that the meta file asks for, repeated ones again and again.
+def read_samples(
+    meta: Meta,
+    *,
+    template: Template = INTERNVL2_5,
+    limit: int | None = None,
+    allowed_bad: int = 0,
+    max_faults: int = MAX_FAULTS,
+) -> list[SampleRef]:
+    """Read every sample that the meta file asks for, repeated ones again and again, or the first `limit` lines.
 
-    Raises BadData with all faults, each with file and line; it gives up after `max_faults` of them.
+    Raises BadData with all faults, each with file and line, if more than `allowed_bad` lines cannot be used; it gives
+    up after `max_faults` of them.
     """
     samples: list[SampleRef] = []
     faults: list[Fault] = []
-    for sample in scan_samples(meta, template=template):
+    bad = 0
+    for sample in islice(scan_samples(meta, template=template), limit):
         if isinstance(sample, SampleRef):
             samples.append(sample)
             continue
         faults += sample.faults
-        if len(faults) >= max_faults:
+        bad += 1
+        if bad > allowed_bad and len(faults) >= max_faults:
             what = f"reading stopped here after {len(faults)} faults"
             where = f"{sample.file}:{sample.line}"
             faults.append(Fault(where=where, what=what, remedy="Correct these first; there may be more."))
             break
-    if faults:
+    if bad > allowed_bad:
         raise BadData(faults)
     return samples
 
