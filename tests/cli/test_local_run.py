@@ -47,6 +47,21 @@ def test_show_says_which_judge_was_used_and_where_everything_lies(finished: Desk
     assert f"Everything lies in {(finished.folder / 'tandem-store').as_uri()}" in shown
 
 
+def test_logs_are_kept_of_every_stage_and_chosen_by_the_beginning_of_its_name(finished: Desk) -> None:
+    everything = json.loads(finished.tandem("logs", "small", "-o", "json").out)
+    generated, scored = everything.values()
+    assert generated.splitlines()[-1].startswith("sample 3/3 ")
+    assert scored.startswith("3 texts; ")
+    for beginning, wanted in (("generate", generated), ("generate/base/0", generated), ("score/base", scored)):
+        chosen = json.loads(finished.tandem("logs", "small", "--stage", beginning, "-o", "json").out)
+        assert list(chosen.values()) == [wanted]
+    answer = finished.tandem("logs", "small", "--stage", "gen")
+    assert answer.code == 78
+    (line,) = answer.err.splitlines()
+    assert line.startswith("tandem: --stage gen: is no stage of small-")
+    assert "Give one of generate/base/0, score/base/" in line
+
+
 def test_the_same_command_again_adopts_what_is_committed(finished: Desk) -> None:
     before = finished.describe("small")
     answer = finished.tandem("run", "small.yaml", "-o", "json")

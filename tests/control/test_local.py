@@ -95,6 +95,21 @@ def test_whichever_ends_is_noticed_while_the_other_runs_on(desk: Desk) -> None:
     assert sorted(desk.said) == [(GENERATE.name, "begun"), (SCORE.name, "begun")]
 
 
+def test_what_an_attempt_said_is_kept_unless_it_has_handed_in_a_log_itself(desk: Desk) -> None:
+    desk.start_both()
+    store, place = desk.backend.store, desk.backend.place
+    handed_in = f"{place.execution(SCORE.name, desk.backend.running[SCORE.name].execution)}logs/score.log"
+    store.put_if_absent(handed_in, b"more than it said")
+    for kind in ("score", "generate"):
+        desk.end(kind, 1)
+        assert desk.backend.wait(60) is True
+    logs = {entry.key: store.get(entry.key) for entry in store.list(place.prefix) if "/logs/" in entry.key}
+    assert logs.pop(handed_in) == b"more than it said"
+    ((key, body),) = logs.items()
+    assert key.startswith(f"{place.attempts(GENERATE.name)}001/logs/001-")
+    assert body == b"begun\n"
+
+
 def test_a_stop_reaches_one_and_a_kill_all(desk: Desk) -> None:
     desk.start_both()
     desk.backend.stop(Stop(stage=SCORE.name, number=1, reason="deadline"))

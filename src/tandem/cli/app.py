@@ -120,10 +120,10 @@ def show(
 def logs(
     run: RunId,
     store: StoreUrl = DEFAULT_STORE,
-    stage: Annotated[str, typer.Option(help="Only this stage, for example train.")] = "",
+    stage: Annotated[str, typer.Option(help="Only this stage, or all that begin so: train, generate/base.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Print the logs of a Run's attempts, oldest first."""
+    """Print the logs of a Run's attempts, stage by stage."""
     from tandem.cli.logs import print_logs
 
     print_logs(run, store, stage=stage, as_json=output is Format.JSON)

@@ -32,13 +32,22 @@ _NUMBER = re.compile(r"^(\d+)-")
 
 
 @dataclass(kw_only=True)
+class Said:
+    """What an attempt has said up to now."""
+
+    lines: list[str] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+
+@dataclass(kw_only=True)
 class Running:
     """An attempt of this process."""
 
     attempt: Attempt
+    execution: str
     process: subprocess.Popen[str]
     watcher: threading.Thread
-    outcome: list[Outcome] = field(default_factory=list)
+    said: Said
 
 
 @dataclass(kw_only=True)
@@ -165,32 +174,35 @@ class LocalBackend:
             errors="replace",
         )
         attempt = Attempt(stage=action.stage, number=action.number, state=State.RUNNING, started_at=self.now())
-        outcomes: list[Outcome] = []
-        watcher = threading.Thread(target=self._watch, args=(action.stage, process, outcomes), daemon=True)
-        self.running[action.stage] = Running(attempt=attempt, process=process, watcher=watcher, outcome=outcomes)
+        said = Said()
+        watcher = threading.Thread(target=self._watch, args=(action.stage, process, said), daemon=True)
+        self.running[action.stage] = Running(
+            attempt=attempt, execution=execution, process=process, watcher=watcher, said=said
+        )
         watcher.start()
 
-    def _watch(self, stage: str, process: subprocess.Popen[str], outcomes: list[Outcome]) -> None:
+    def _watch(self, stage: str, process: subprocess.Popen[str], said: Said) -> None:
         """Pass on what an attempt says, and tell when it has ended and nothing of its group is left."""
-        reader = threading.Thread(target=self._read, args=(stage, process, outcomes), daemon=True)
+        reader = threading.Thread(target=self._read, args=(stage, process, said), daemon=True)
         reader.start()
         process.wait()
         _kill_group(process)
         reader.join()
         self.gone.put(stage)
 
-    def _read(self, stage: str, process: subprocess.Popen[str], outcomes: list[Outcome]) -> None:
+    def _read(self, stage: str, process: subprocess.Popen[str], said: Said) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             outcome = parse_outcome_line(line)
             if outcome is not None:
-                outcomes.append(outcome)
+                said.outcome = outcome
             else:
+                said.lines.append(line)
                 self.say(stage, line.rstrip("\n"))
 
     def _finish(self, running: Running) -> Attempt:
+        self._keep_log(running)
         code = running.process.returncode
-        told = running.outcome[-1] if running.outcome else None
         killed = Outcome(
             exit_code=1,
             code="killed",
@@ -203,8 +215,16 @@ class LocalBackend:
             state=State.ENDED,
             started_at=running.attempt.started_at,
             ended_at=self.now(),
-            outcome=told or killed,
+            outcome=running.said.outcome or killed,
         )
+
+    def _keep_log(self, running: Running) -> None:
+        """Put what the attempt said into the store, unless it has done so itself."""
+        stage, execution = running.attempt.stage, running.execution
+        if any(self.store.list(f"{self.place.execution(stage, execution)}logs/")):
+            return
+        key = self.place.attempt_log(stage, running.attempt.number, execution)
+        self.store.put_if_absent(key, "".join(running.said.lines).encode())
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:

@@ -49,7 +49,7 @@ class RunPlace:
         return f"{self.stage(stage)}commit.json"
 
     def attempts(self, stage: str) -> str:
-        """What became of each attempt of a stage in a cluster, one folder for each number."""
+        """What became of each attempt of a stage, one folder for each number; on one machine its log alone."""
         return f"{self.stage(stage)}attempts/"
 
     def attempt_start(self, stage: str, number: int) -> str:
@@ -61,7 +61,7 @@ class RunPlace:
         return f"{self.attempts(stage)}{number:03d}/attempt.json"
 
     def attempt_log(self, stage: str, number: int, pod: str) -> str:
-        """What one pod of an attempt said."""
+        """What one pod of an attempt said; on one machine what it said that has handed in no log itself."""
         return f"{self.attempts(stage)}{number:03d}/logs/{pod}.log"
 
     def job(self, stage: str) -> str:
