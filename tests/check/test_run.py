@@ -538,3 +538,10 @@ if CHIRON.is_dir():  # the original's samples: not ours to give on, used where t
 def test_an_animated_or_grey_image_is_sound(trial: Trial) -> None:
     Image.new("L", (30, 30)).save(trial.folder / "images/held-0.png")
     assert trial.check().findings == ()
+
+
+def test_an_image_of_more_shades_than_the_model_sees_is_a_warning(trial: Trial) -> None:
+    for name in ("train-1.jpeg", "held-0.png"):
+        Image.new("I;16", (60, 40), 4_000).save(trial.folder / "images" / name, format="PNG")
+    trial.held_out[1]["img_name"] = trial.held_out[0]["img_name"]
+    assert [finding.code for finding in trial.check().findings] == ["image-clipped", "image-clipped", "image-shared"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tandem.errors import BadData, Unavailable
-from tandem.model.images import open_image, probe_image
+from tandem.model.images import look_at_image, open_image, probe_image
 
 IMAGES = Path(__file__).parents[1] / "golden" / "internvl" / "images"
 NAMES = sorted(path.name for path in IMAGES.iterdir())
@@ -130,3 +130,16 @@ def test_exif_orientation_turns_nothing_as_in_the_original(tmp_path: Path, orien
     image.save(path, exif=exif)
     assert probe_image(path) == (30, 20)
     assert open_image(path).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(("mode", "shade", "told"), [("I;16", 256, True), ("I;16", 255, False), ("L", 255, False)])
+def test_shades_beyond_255_are_known_for_they_become_white(mode: str, shade: int, told: bool, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.new(mode, (8, 8), shade).save(path)
+    assert look_at_image(path).clipped is told
+    assert open_image(path).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_path_of_windows_is_told_how_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"does not exist\. Write / between folders"):
+        open_image(tmp_path / "folder\\a.png")

@@ -121,7 +121,7 @@ def check_eval_samples(
             for path in one.paths(sample):
                 if path not in shown:
                     shown.add(path)
-                    add_image_finding(findings, images[path], place=place, severity=Severity.FAULT)
+                    add_image_finding(findings, path, images[path], place=place, severity=Severity.FAULT)
 
 
 def choose_tiles(evaluation: EvalSpec, spec: RunSpec, base: Base) -> TilesSpec | None:

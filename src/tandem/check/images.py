@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tandem.errors import Fault, TandemError, Unavailable
-from tandem.model.images import probe_image
+from tandem.model.images import look_at_image
 
 _THREADS_PER_CORE = 2
 """Reading waits for the disk while decoding holds a core. Threads, because Pillow decodes without the interpreter's
@@ -25,6 +25,8 @@ class ImageFacts:
     width: int = 0
     """Pixels; 0 if the image is not usable."""
     height: int = 0
+    clipped: bool = False
+    """Whether the model would see values as white that are not."""
     sha256: str | None = None
     """Digest of the file's bytes; None if the image is not usable."""
     code: str | None = None
@@ -42,7 +44,7 @@ def inspect_images(paths: Iterable[Path], *, cpu_count: int) -> dict[Path, Image
 
 def _inspect(path: Path) -> ImageFacts:
     try:
-        width, height = probe_image(path)
+        look = look_at_image(path)
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except TandemError as error:
@@ -50,7 +52,7 @@ def _inspect(path: Path) -> ImageFacts:
     except OSError as error:
         fault = Fault(where=str(path), what=f"reading failed: {error}", remedy="Try again; check the disk.")
         return ImageFacts(code="image-unavailable", fault=fault)
-    return ImageFacts(width=width, height=height, sha256=sha256)
+    return ImageFacts(width=look.width, height=look.height, clipped=look.clipped, sha256=sha256)
 
 
 def _code(path: Path, error: TandemError) -> str:

@@ -109,11 +109,20 @@ def check_samples(one: TrainingSet, images: Mapping[Path, ImageFacts], findings:
         for path in sample.images:
             if path not in seen:
                 seen.add(path)
-                add_image_finding(findings, images[path], place=sample.place, severity=severity)
+                add_image_finding(findings, path, images[path], place=sample.place, severity=severity)
 
 
-def add_image_finding(findings: Collector, facts: ImageFacts, *, place: str, severity: Severity) -> None:
+def add_image_finding(findings: Collector, path: Path, facts: ImageFacts, *, place: str, severity: Severity) -> None:
     """Report what is wrong with an image, with the first sample that shows it; nothing for a sound one."""
+    if facts.clipped:
+        findings.add(
+            "image-clipped",
+            where=f"{place}: {path}",
+            what="the image has more than 256 shades of grey, and those above 255 are all white to the model",
+            remedy="Export it with 8 bits a channel, windowed as one looks at it.",
+            cause="data",
+            severity=Severity.WARNING,
+        )
     if facts.fault is None or facts.code is None:
         return
     fault = Fault(where=f"{place}: {facts.fault.where}", what=facts.fault.what, remedy=facts.fault.remedy)

@@ -10,6 +10,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -72,15 +73,32 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS, place: str = "") -> 
     return _with_image(path, decode, max_pixels=max_pixels, place=place)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A sound image, as one look at all of it shows it."""
+
+    width: int
+    """Pixels."""
+    height: int
+    clipped: bool
+    """Whether it has values above 255, as 16-bit greys may: as RGB, which the model sees, they are all white."""
+
+
+def look_at_image(path: Path, *, max_pixels: int = MAX_PIXELS, place: str = "") -> Look:
+    """Read all of an image; raises as `open_image`."""
+
+    def look(image: Image.Image) -> Look:
+        width, height = image.size
+        _read_all(image)
+        return Look(width=width, height=height, clipped=_is_clipped(image))
+
+    return _with_image(path, look, max_pixels=max_pixels, place=place)
+
+
 def probe_image(path: Path, *, max_pixels: int = MAX_PIXELS, place: str = "") -> tuple[int, int]:
     """Read all of an image and return its (width, height) in pixels; raises as `open_image`."""
-
-    def verify(image: Image.Image) -> tuple[int, int]:
-        size = image.size
-        _read_all(image)
-        return size
-
-    return _with_image(path, verify, max_pixels=max_pixels, place=place)
+    look = look_at_image(path, max_pixels=max_pixels, place=place)
+    return look.width, look.height
 
 
 def load_encoded(path: Path, *, max_pixels: int = MAX_PIXELS, place: str = "") -> tuple[str, bytes]:
@@ -106,6 +124,13 @@ def _read_all(image: Image.Image) -> None:
     width, height = image.size
     image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
     image.load()
+
+
+def _is_clipped(image: Image.Image) -> bool:
+    if not image.mode.startswith(("I", "F")):
+        return False
+    highest = (image if image.mode == "F" else image.convert("I")).getextrema()[1]  # not every I;16 knows its own
+    return isinstance(highest, int | float) and highest > 255
 
 
 def _with_image(path: Path, use: Callable[[Image.Image], _T], *, max_pixels: int, place: str) -> _T:
@@ -182,5 +207,8 @@ def _translate(error: Exception, where: str) -> TandemError:
         return BadData(Fault(where=where, what=what, remedy="Copy or export it again."))
     if number in _LASTING:
         what = f"the image {_LASTING[number]}"
-        return BadData(Fault(where=where, what=what, remedy="Correct the path or put the file there."))
+        remedy = "Correct the path or put the file there."
+        if "\\" in where:
+            remedy = "Write / between folders, as everywhere but on Windows."
+        return BadData(Fault(where=where, what=what, remedy=remedy))
     return Unavailable(Fault(where=where, what=f"reading failed: {error}", remedy="Try again; check the disk."))
