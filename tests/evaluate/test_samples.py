@@ -83,6 +83,12 @@ def test_all_faults_come_at_once_each_with_its_place() -> None:
     assert "leaves the image folder" in found[4]
 
 
+@pytest.mark.parametrize("key", ["image", "images"])
+def test_a_question_whose_images_stand_under_another_key_is_not_asked_without_them(key: str) -> None:
+    (found,) = faults(as_list({**GOOD, "img_name": None, key: ["a.png"]}))
+    assert f"img_name: missing, but there is {key!r}. Rename that key to img_name" in found
+
+
 def test_a_missing_answer_type_is_not_guessed() -> None:
     (found,) = faults(as_list({key: value for key, value in GOOD.items() if key != "answer_type"}))
     assert "missing" in found

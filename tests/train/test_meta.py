@@ -175,6 +175,7 @@ BAD_LINES: dict[str, tuple[dict[str, Any] | str, str]] = {
     "a remote image": (sample(image="s3://bucket/a.png"), "is not a path"),
     "a video": (sample(video="a.mp4"), "has a video"),
     "an image that is a number": (sample(image=3), "image.str"),
+    "images under another key": ({**sample(), "images": ["a.png"]}, "has 'images' but no 'image'"),
 }
 
 
@@ -192,6 +193,13 @@ def test_bytes_that_are_no_text_are_a_fault_of_their_line(tmp_path: Path) -> Non
     lines.write_bytes(lines.read_bytes()[:-5] + b"\xff\xfe}\n")
     (fault,) = faults(meta)
     assert f"{lines}:2" in fault
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(tmp_path: Path) -> None:
+    meta = read_meta(write(tmp_path, sample(), sample()))
+    lines = tmp_path / "train.jsonl"
+    lines.write_bytes(b"\xef\xbb\xbf" + lines.read_bytes().replace(b"\n", b"\r\n"))
+    assert [found.line for found in read_samples(meta)] == [1, 2]
 
 
 def test_all_bad_lines_are_told_at_once_up_to_a_limit(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from tandem.evaluate.records import AnswerType, EvalSample, FaultList, duplicate
 LARGEST_FILE = 256 * 2**20
 """Bytes of an evaluation file: some hundred thousand questions. All of it is in memory, several times."""
 
+_KEYS_OF_OTHERS = ("image", "images", "img", "img_names", "image_name", "image_path")
+"""Where other formats name images: a question with one of these instead would be asked without its images."""
+
 _ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "OPEN", "CLOSED": "CLOSED"}
 
 
@@ -134,6 +137,9 @@ class _Fields:
 
     def images(self) -> tuple[str, ...]:
         given = self.values.get("img_name")
+        foreign = next((key for key in _KEYS_OF_OTHERS if self.values.get(key)), None) if not given else None
+        if foreign is not None:
+            self.refuse("img_name", f"missing, but there is {foreign!r}", "Rename that key to img_name")
         names = [] if given is None else [given] if isinstance(given, str) else given
         if not isinstance(names, list):
             self.refuse("img_name", f"expected a name or a list, found {_shown(given)}", "Name the images")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -134,6 +135,8 @@ class _SampleLine(BaseModel):
     conversations: list[_Message] = Field(min_length=1)
     image: str | list[str] | None = None
     video: Any = None
+    images: Any = None
+    """Other trainers' key: such a sample would be read as one without images."""
     id: str | int | float | None = None
     case_id: Any = None
 
@@ -320,7 +323,7 @@ def _read_line(line: bytes, number: int, dataset: Dataset, template: Template) -
     if not line.strip():
         return bad([Fault(where=place, what="the line is empty", remedy="Remove it.")])
     try:
-        sample = _SampleLine.model_validate_json(line)
+        sample = _SampleLine.model_validate_json(line.removeprefix(BOM_UTF8) if number == 1 else line)
     except ValidationError as error:
         return bad(_pydantic_faults(error, place))
     names = _image_names(sample)
@@ -351,6 +354,9 @@ def _sample_faults(sample: _SampleLine, names: list[str], place: str) -> Iterato
     for name in names:
         if not name or "://" in name or "\0" in name:
             yield Fault(where=place, what=f"image {name!r} is not a path", remedy="Name a file under the root.")
+    if sample.images and not names:
+        remedy = "Rename the key; a list of names may stand there, too."
+        yield Fault(where=place, what="the sample has 'images' but no 'image'", remedy=remedy)
     if sample.video:
         yield Fault(where=place, what="the sample has a video", remedy="Only images are supported: remove it.")
     if not any(message.sender == "gpt" for message in sample.conversations):
