@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from k8s.local.faults import Fault
 from k8s.local.kubectl import kubectl
 from k8s.local.layout import Layout
 from k8s.local.traces import traces
+from tandem.spec.crd import custom_resource_definition
 from tests.servers import S3Server
 
 
@@ -25,6 +27,13 @@ class ApiServer:
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
         """What kubectl prints. Raises KubectlFailed, which has its stderr."""
         return kubectl(self.kubeconfig, *arguments, given=given)
+
+    def install_runs(self) -> None:
+        """Have it know Runs."""
+        self.kubectl("apply", "--server-side", "-f", "-", given=json.dumps(custom_resource_definition()))
+        # Until the server has looked at its names it has no conditions, which kubectl takes for a fault.
+        for sign in ("jsonpath={.status.acceptedNames.kind}=Run", "condition=Established"):
+            self.kubectl("wait", f"--for={sign}", "crd/runs.tandem.dev", "--timeout=30s")
 
     def install_pytorchjobs(self) -> None:
         """Have it know PyTorchJobs, by the training operator's own definition; no operator acts on them."""

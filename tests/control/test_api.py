@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from tandem.control.api import (
     POD,
     RUN,
     AlreadyExists,
-    Api,
     Change,
     Conflict,
     Expired,
@@ -31,45 +28,13 @@ from tandem.control.api import (
     Refused,
     list_all,
 )
-from tandem.control.cluster import Cluster, connect
+from tandem.control.cluster import Cluster
 from tandem.control.fake import FakeApi
-from tandem.spec.crd import custom_resource_definition
-from tests.cluster import ApiServer
 from tests.control.profiles import score
+from tests.control.servers import Server, make_namespace
 from tests.control.world import SPEC
 
-NUMBERS = count(1)
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Server:
-    """An API server and a namespace of one's own in it."""
-
-    api: Api
-    namespace: str
-
-
-@pytest.fixture(scope="session")
-def real(api_server: ApiServer) -> Cluster:
-    """The real server with the custom resource."""
-    api_server.kubectl("apply", "--server-side", "-f", "-", given=json.dumps(custom_resource_definition()))
-    # Until the server has looked at its names it has no conditions, which kubectl takes for a fault.
-    for sign in ("jsonpath={.status.acceptedNames.kind}=Run", "condition=Established"):
-        api_server.kubectl("wait", f"--for={sign}", "crd/runs.tandem.dev", "--timeout=30s")
-    return connect(kubeconfig=str(api_server.kubeconfig))
-
-
-@pytest.fixture(params=["memory", "real"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Each of the two."""
-    namespace = f"contract-{next(NUMBERS)}"
-    if request.param == "memory":
-        yield Server(api=FakeApi(), namespace=namespace)
-        return
-    cluster = request.getfixturevalue("real")
-    cluster.create(NAMESPACE, None, {"metadata": {"name": namespace}})
-    yield Server(api=cluster, namespace=namespace)
 
 
 def config(name: str, value: str = "1", **labels: str) -> Object:
@@ -102,6 +67,15 @@ def test_a_dry_run_makes_nothing_and_tells_of_a_taken_name(server: Server) -> No
     server.api.create(CONFIG_MAP, server.namespace, config("one"))
     with pytest.raises(AlreadyExists):
         server.api.create(CONFIG_MAP, server.namespace, config("one"), dry_run=True)
+
+
+def test_the_server_ends_a_name_that_is_left_to_it(server: Server) -> None:
+    made = [
+        server.api.create(CONFIG_MAP, server.namespace, {"metadata": {"generateName": "one-"}})["metadata"]["name"]
+        for _ in range(2)
+    ]
+    assert all(name.startswith("one-") and len(name) == len("one-") + 5 for name in made)
+    assert made[0] != made[1]
 
 
 def test_what_is_not_there_is_not_found(server: Server) -> None:
@@ -267,8 +241,7 @@ def is_gone(server: Server, kind: Kind, name: str) -> bool:
 
 
 def test_the_real_server_refuses_unknown_fields_and_another_spec(real: Cluster) -> None:
-    namespace = f"contract-{next(NUMBERS)}"
-    real.create(NAMESPACE, None, {"metadata": {"name": namespace}})
+    namespace = make_namespace(real)
     with pytest.raises(Refused, match=r"spec\.nope"):
         real.create(RUN, namespace, {"metadata": {"name": "demo"}, "spec": {**SPEC, "nope": 1}}, strict=True)
     real.create(RUN, namespace, {"metadata": {"name": "demo"}, "spec": SPEC}, strict=True)
@@ -283,16 +256,14 @@ def test_the_status_that_we_write_is_one_that_the_server_keeps(real: Cluster, tm
     world = World(folder=tmp_path)
     world.apply()
     world.play()
-    namespace = f"contract-{next(NUMBERS)}"
-    real.create(NAMESPACE, None, {"metadata": {"name": namespace}})
+    namespace = make_namespace(real)
     real.create(RUN, namespace, {"metadata": {"name": "demo"}, "spec": SPEC}, strict=True)
     found = real.apply_status(RUN, namespace, "demo", world.status(), manager="m")
     assert found["status"] == json.loads(json.dumps(world.status()))
 
 
 def test_jobs_of_all_profiles_are_taken_by_the_server(real: Cluster, tmp_path: Path) -> None:
-    namespace = f"contract-{next(NUMBERS)}"
-    real.create(NAMESPACE, None, {"metadata": {"name": namespace}})
+    namespace = make_namespace(real)
     for path in sorted((ROOT / "tests" / "golden" / "jobs").glob("*.yaml")):
         job: dict[str, Any] = yaml.safe_load(path.read_text())
         if job["kind"] == "Job":

@@ -73,5 +73,5 @@ def run_demo(desk: Desk, store_url: str) -> Finished:
 def find_finished(desk: Desk, store_url: str, described: Any) -> Finished:
     """A demo that has ended; described is what the last command printed."""
     store = open_store(store_url)
-    place, _ = find_run(store, "local", "demo")
+    place, _ = find_run(store, "demo", namespace="local")
     return Finished(desk=desk, store=store, place=place, described=described)

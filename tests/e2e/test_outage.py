@@ -42,7 +42,7 @@ def generate_undisturbed(file: Path) -> str:
 
 def texts_in(store_url: str) -> list[Prediction]:
     store = open_store(store_url)
-    place, _ = find_run(store, "local", "small")
+    place, _ = find_run(store, "small", namespace="local")
     return read_texts(store, read_commit(store, place, STAGE).tree)
 
 

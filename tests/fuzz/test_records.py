@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.cli.show import list_all, show_run
+from tandem.cli.console import Format
+from tandem.cli.show import list_stored_runs, show_run
 from tandem.control.settings import read_checkpoints
 from tandem.evaluate.judge import ExactMatchJudge
 from tandem.evaluate.records import Prediction, Record, ScoreLine, read_jsonl, to_jsonl
@@ -97,10 +98,10 @@ class Finished:
     def path(self, key: str) -> Path:
         return Path(self.url) / key
 
-    def show(self, *, as_json: bool) -> None:
+    def show(self, output: Format) -> None:
         """What `tandem show`, `tandem list` and the start of `tandem score` read."""
-        read_or_faults(lambda: show_run(self.place.run_id, self.url, as_json=as_json))
-        read_or_faults(lambda: list_all(self.url, as_json=as_json))
+        read_or_faults(lambda: show_run(self.place.run_id, self.url, namespace=None, output=output))
+        read_or_faults(lambda: list_stored_runs(self.url, namespace=None, output=output))
         read_or_faults(lambda: read_checkpoints(self.store, self.place))
 
 
@@ -115,7 +116,7 @@ def whole(finished: Finished) -> dict[Path, bytes]:
 
 
 def test_the_whole_run_is_shown(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
-    show_run(finished.place.run_id, finished.url, as_json=False)
+    show_run(finished.place.run_id, finished.url, namespace=None, output=Format.TABLE)
     assert "score/heldout/0123456789" in capsys.readouterr().out
 
 
@@ -153,7 +154,7 @@ def test_a_damaged_store_is_shown_or_faults(
     try:
         body = data.draw(st.none() | damaged_bytes(whole[path]))
         path.unlink() if body is None else path.write_bytes(body)
-        finished.show(as_json=data.draw(st.booleans()))
+        finished.show(data.draw(st.sampled_from(Format)))
         capsys.readouterr()
     finally:
         path.write_bytes(whole[path])
@@ -186,8 +187,8 @@ def test_a_stray_file_is_passed_over_or_named(tmp_path: Path, key: str, capsys: 
         path.parent.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"[[[")
-    finished.show(as_json=False)
-    finished.show(as_json=True)
+    finished.show(Format.TABLE)
+    finished.show(Format.JSON)
     read_or_faults(lambda: write_commit(finished.store, finished.place, "train", "001-a", AT))
     finished.path(finished.place.commit("train")).unlink()
     read_or_faults(lambda: write_commit(finished.store, finished.place, "train", "001-a", AT))
@@ -205,7 +206,7 @@ def test_a_result_or_exit_of_another_kind_is_shown_or_named(
     whole = {"result.json": b"{}", "exit.json": b"{}"}
     finished.write("score/heldout/abcdefabcd", whole | {name: json.dumps(result).encode()})
     write_commit(finished.store, finished.place, "score/heldout/abcdefabcd", "001-a", AT)
-    finished.show(as_json=False)
+    finished.show(Format.TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_damaged_parts_are_used_as_they_were_or_not_at_all(shelved: Desk, data: 
 @fuzzing(100)
 @given(st.text(max_size=12) | st.sampled_from(["", ".", "..", "/", "a/b", "\0", "x" * 5_000, "\udcff", "demo\n"]))
 def test_any_id_of_a_run_is_found_or_a_fault(finished: Finished, wanted: str) -> None:
-    read_or_faults(lambda: find_run(finished.store, "local", wanted))
+    read_or_faults(lambda: find_run(finished.store, wanted, namespace="local"))
 
 
 def test_the_store_is_a_folder_and_the_place_is_its_own(finished: Finished) -> None:

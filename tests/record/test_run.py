@@ -67,14 +67,14 @@ def test_another_desired_state_is_the_same_run(store: Store) -> None:
 
 def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
     place, body = write(store)
-    assert find_run(store, "local", "nightly") == (place, body)
-    assert find_run(store, "local", place.run_id) == (place, body)
+    assert find_run(store, "nightly", namespace="local") == (place, body)
+    assert find_run(store, place.run_id, namespace="local") == (place, body)
     write(store, again=True)
-    assert find_run(store, "local", place.run_id) == (place, body)
+    assert find_run(store, place.run_id, namespace="local") == (place, body)
     with pytest.raises(BadConfiguration, match="2 Runs have ids that start so"):
-        find_run(store, "local", "nightly")
+        find_run(store, "nightly", namespace="local")
     with pytest.raises(BadConfiguration, match="no Run has this id"):
-        find_run(store, "local", "weekly")
+        find_run(store, "weekly", namespace="local")
 
 
 @given(st.binary(max_size=300))

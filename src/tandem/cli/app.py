@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tandem.cli.cluster_app import cluster_app
+from tandem.cli.console import Format
+from tandem.cli.options import (
+    Across,
+    Context,
+    Kubeconfig,
+    Namespace,
+    Output,
+    Place,
+    RunFile,
+    RunId,
+    StoredNamespace,
+    StoreUrl,
+)
+from tandem.cli.where import DEFAULT_STORE, Login, choose_store
 
 app = typer.Typer(
     add_completion=False,
@@ -15,43 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="LoRA-finetune InternVL models, evaluate them, and keep results that can be trusted.",
 )
-
-
-class Format(StrEnum):
-    """How an answer is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="A Run file, for example jobs/demo.yaml.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A Run's id, or the beginning of one.")]
-StoreUrl = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        envvar="TANDEM_STORE",
-        help="A folder or s3://bucket/prefix; the endpoint comes from the standard AWS variables.",
-    ),
-]
-Output = Annotated[Format, typer.Option("--output", "-o", help="How the answer is printed.")]
-Across = Annotated[
-    bool,
-    typer.Option(
-        "--across-preprocessing",
-        help="Put figures side by side even if a server prepared images and prompts for some of them.",
-    ),
-]
-Kubeconfig = Annotated[
-    str | None, typer.Option("--kubeconfig", help="The file with the cluster's address and login, as for kubectl.")
-]
-Context = Annotated[
-    str | None, typer.Option("--context", help="The kubeconfig's context. Without it: its current one.")
-]
-Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="The namespace. Without it: the Run file's, else the context's.")
-]
-DEFAULT_STORE = "./tandem-store"
 
 
 @app.command()
@@ -65,7 +43,7 @@ def run(
     """Check a Run, then train and evaluate on this machine. The same command goes on where it was broken off."""
     from tandem.cli.run import run_file
 
-    raise typer.Exit(run_file(file, store, again=again, strict=strict, as_json=output is Format.JSON))
+    raise typer.Exit(run_file(file, store, again=again, strict=strict, output=output))
 
 
 @app.command()
@@ -83,56 +61,84 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print findings and facts as JSON.")] = False,
 ) -> None:
     """Find everything that is wrong with a Run and its inputs, before a model is loaded; and missing in a cluster."""
-    from tandem.cli.check import ClusterChoice, check_file
+    from tandem.cli.check import check_file
 
-    choice = ClusterChoice(kubeconfig=kubeconfig, context=context, namespace=namespace)
-    is_meant = cluster or choice != ClusterChoice()
+    login = Login(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    is_meant = cluster or login != Login()
     code = check_file(
         file,
         store or None,
         strict=strict,
         gpu_memory=gpu_memory,
         as_json=json,
-        cluster=choice if is_meant else None,
+        cluster=login if is_meant else None,
     )
     raise typer.Exit(code)
 
 
 @app.command("list")
-def list_(store: StoreUrl = DEFAULT_STORE, output: Output = Format.TABLE) -> None:
-    """List the Runs of a store."""
-    from tandem.cli.show import list_all
+def list_(
+    store: Place = "",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the Runs of a store, or of a cluster's namespace."""
+    login = Login(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    chosen = choose_store(store, login)
+    if chosen is None:
+        from tandem.cli.cluster_runs import list_cluster_runs
 
-    list_all(store, as_json=output is Format.JSON)
+        list_cluster_runs(login, output=output)
+    else:
+        from tandem.cli.show import list_stored_runs
+
+        list_stored_runs(chosen, namespace=namespace, output=output)
 
 
 @app.command()
 def show(
-    run: RunId, store: StoreUrl = DEFAULT_STORE, across_preprocessing: Across = False, output: Output = Format.TABLE
+    run: RunId,
+    store: StoreUrl = DEFAULT_STORE,
+    namespace: StoredNamespace = None,
+    across_preprocessing: Across = False,
+    output: Output = Format.TABLE,
 ) -> None:
-    """Show a Run: its stages, attempts, figures, and where everything lies."""
+    """Show a Run from the store: its stages, attempts, figures, and where everything lies."""
     from tandem.cli.show import show_run
 
-    show_run(run, store, across_preprocessing=across_preprocessing, as_json=output is Format.JSON)
+    show_run(run, store, namespace=namespace, across_preprocessing=across_preprocessing, output=output)
 
 
 @app.command()
 def logs(
     run: RunId,
-    store: StoreUrl = DEFAULT_STORE,
+    store: Place = "",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    namespace: Namespace = None,
     stage: Annotated[str, typer.Option(help="Only this stage, or all that begin so: train, generate/base.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Print the logs of a Run's attempts, stage by stage."""
-    from tandem.cli.logs import print_logs
+    """Print the logs of a Run's attempts, stage by stage; of a cluster also those of pods that are gone."""
+    login = Login(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    chosen = choose_store(store, login)
+    if chosen is None:
+        from tandem.cli.logs import print_cluster_logs
 
-    print_logs(run, store, stage=stage, as_json=output is Format.JSON)
+        print_cluster_logs(run, login, stage=stage, output=output)
+    else:
+        from tandem.cli.logs import print_stored_logs
+
+        print_stored_logs(run, chosen, namespace=namespace, stage=stage, output=output)
 
 
 @app.command()
 def score(
     run: RunId,
     store: StoreUrl = DEFAULT_STORE,
+    namespace: StoredNamespace = None,
     evaluation: Annotated[str, typer.Option("--eval", help="Only this evaluation of the Run.")] = "",
     settings: Annotated[
         Path | None,
@@ -143,7 +149,7 @@ def score(
     """Score the texts of a Run again, with its own or other settings; nothing is generated again."""
     from tandem.cli.score import score_again
 
-    code = score_again(run, store, evaluation=evaluation, settings=settings, as_json=output is Format.JSON)
+    code = score_again(run, store, namespace=namespace, evaluation=evaluation, settings=settings, output=output)
     raise typer.Exit(code)
 
 
@@ -199,6 +205,8 @@ def schema() -> None:
 
     print_schema()
 
+
+app.add_typer(cluster_app)
 
 demo_app = typer.Typer(no_args_is_help=True, help="Make and report the demo: a tiny InternVL, real images.")
 app.add_typer(demo_app, name="demo")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tandem.check.run import check_run
 from tandem.check.text import draw_facts
 from tandem.cli.console import print_json, print_text, tell
 from tandem.cli.places import cache_folder
+from tandem.cli.where import Login
 from tandem.errors import BadConfiguration, Fault, TandemError
 from tandem.inputs import Resolver, list_references
 from tandem.spec import Submission
@@ -22,15 +22,6 @@ _MOST_GPU_MEMORY = 2**20
 """GiB."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClusterChoice:
-    """Which cluster and namespace are meant; what is None is chosen as kubectl does."""
-
-    kubeconfig: str | None = None
-    context: str | None = None
-    namespace: str | None = None
-
-
 def check_file(
     path: Path,
     store_url: str | None,
@@ -38,7 +29,7 @@ def check_file(
     strict: bool,
     gpu_memory: float | None,
     as_json: bool,
-    cluster: ClusterChoice | None = None,
+    cluster: Login | None = None,
 ) -> int:
     """Print every finding and what would be run; the exit code says whether it could be.
 
@@ -88,9 +79,7 @@ def check_reading(
     return report.strictly() if strict else report
 
 
-def _check_for_cluster(
-    reading: Reading, store_url: str | None, cluster: ClusterChoice, *, gpu_memory: int | None
-) -> Report:
+def _check_for_cluster(reading: Reading, store_url: str | None, cluster: Login, *, gpu_memory: int | None) -> Report:
     """Look at the Run file, at the cluster, and at the inputs as far as they are files of this machine.
 
     Those in a store were looked at before they were pushed; they are not brought here, but found there by their
@@ -106,16 +95,14 @@ def _check_for_cluster(
     return report.preceded_by(reading.faults).followed_by(_look_at_cluster(submission, cluster, has_store=has_store))
 
 
-def _look_at_cluster(submission: Submission, cluster: ClusterChoice, *, has_store: bool) -> Report:
-    from tandem.control.cluster import connect
+def _look_at_cluster(submission: Submission, cluster: Login, *, has_store: bool) -> Report:
     from tandem.readiness import check_cluster, check_inputs
 
     findings = Collector()
     facts: dict[str, Any] = {}
     check_inputs(submission.run.spec, findings, has_store=has_store)
-    namespace = cluster.namespace or submission.run.metadata.namespace
     with findings.catching("cluster-unusable"):
-        api = connect(kubeconfig=cluster.kubeconfig, context=cluster.context, namespace=namespace)
+        api = cluster.for_run(submission.run).connect()
         facts["cluster"] = {"server": api.server} | check_cluster(submission, api, api.namespace, findings)
     return Report(findings=tuple(findings.findings), facts=facts)
 

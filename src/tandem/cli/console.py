@@ -6,6 +6,8 @@ import json
 import shutil
 import sys
 import threading
+from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, TextIO
 
 from tandem.progress import parse_progress
@@ -15,10 +17,31 @@ _UP = "\x1b[1A"
 _ERASE = "\r\x1b[2K"
 
 
+class Format(StrEnum):
+    """How an answer is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     _SCREEN.erase()
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_answer(value: Any, output: Format, *, draw: Callable[[], str]) -> None:
+    """An answer on standard output: a document for machines, or what `draw` makes of it for people."""
+    match output:
+        case Format.JSON:
+            print_json(value)
+        case Format.YAML:
+            from tandem.spec.dump import dump_yaml
+
+            print_text(dump_yaml(value))
+        case Format.TABLE:
+            print_text(draw())
 
 
 def print_text(text: str) -> None:
@@ -35,6 +58,11 @@ def tell(text: str) -> None:
 def tell_stage_line(stage: str, line: str) -> None:
     """A line of a running stage: a bar drawn in place for progress on a terminal, a plain line elsewhere."""
     _SCREEN.tell_stage_line(stage, line)
+
+
+def tell_progress(stage: str, line: str, done: int, total: int) -> None:
+    """How far a stage is: a bar drawn in place on a terminal, a plain line elsewhere."""
+    _SCREEN.tell_progress(stage, line, done, total)
 
 
 class Screen:
@@ -55,12 +83,20 @@ class Screen:
     def tell_stage_line(self, stage: str, line: str) -> None:
         """Write a stage's line, or draw its progress until there is no more of it."""
         found = parse_progress(line)
+        if found is None:
+            with self._lock:
+                self._show(f"{stage} | {line}\n")
+            return
+        self.tell_progress(stage, line, found.done, found.total)
+
+    def tell_progress(self, stage: str, line: str, done: int, total: int) -> None:
+        """Draw a stage's progress, or write its line where nothing can be drawn."""
         with self._lock:
-            if found is None or not self._out.isatty():
+            if not self._out.isatty():
                 self._show(f"{stage} | {line}\n")
                 return
-            bar = f"{stage} {draw_bar(found.done, found.total)} {line}"[: shutil.get_terminal_size().columns - 1]
-            if found.done < found.total:
+            bar = f"{stage} {draw_bar(done, total)} {line}"[: shutil.get_terminal_size().columns - 1]
+            if done < total:
                 self._bars[stage] = bar
                 self._show("")
             else:

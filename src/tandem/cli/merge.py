@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tandem.cli.console import print_text
-from tandem.cli.places import LOCAL, cache_folder
+from tandem.cli.places import cache_folder
 from tandem.errors import BadConfiguration, Fault
 from tandem.inputs import Resolver, pin_inputs
 from tandem.inputs.references import InputKind, Reference
@@ -74,7 +74,7 @@ def _use_folder(folder: Path, checkpoint: str) -> Ingredients:
 def _fetch_from_run(wanted: str, store_url: str, checkpoint: str, work: Path) -> Ingredients:
     subject, step = read_checkpoint(checkpoint)
     store = open_store(store_url)
-    place, body = find_run(store, LOCAL, wanted)
+    place, body = find_run(store, wanted)
     record = parse_record(body, where=place.record)
     spec, home = record.parse_spec(), Path(record.folder)
     if spec.train is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tandem.check.report import Severity, raise_if_faults
 from tandem.cli.check import check_reading, print_findings
-from tandem.cli.console import print_json, print_text, tell, tell_stage_line
+from tandem.cli.console import Format, print_answer, tell, tell_stage_line
 from tandem.cli.gpus import list_gpu_memory
 from tandem.cli.places import LOCAL, cache_folder, hold_run, scratch_folder
 from tandem.control.local import LocalBackend
@@ -40,7 +40,7 @@ INTERRUPTED = Outcome(
 )
 
 
-def run_file(path: Path, store_url: str, *, again: bool, strict: bool, as_json: bool) -> int:
+def run_file(path: Path, store_url: str, *, again: bool, strict: bool, output: Format) -> int:
     """Check, record, and bring the Run to its end; its figures are printed, and its exit code is returned."""
     reading = read_run(path)
     gpus = list_gpu_memory()
@@ -54,7 +54,7 @@ def run_file(path: Path, store_url: str, *, again: bool, strict: bool, as_json: 
     place, body = record_run(store, submission, again=again)
     tell(f"{place.run_id}: in {store.url}/{place.prefix}")
     end = complete_run(store, place, body)
-    return report_end(store, place, end, as_json=as_json)
+    return report_end(store, place, end, output=output)
 
 
 def record_run(store: Store, submission: Submission, *, again: bool) -> tuple[RunPlace, bytes]:
@@ -105,13 +105,10 @@ def complete_run(
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def report_end(store: Store, place: RunPlace, end: Finish | None, *, as_json: bool) -> int:
+def report_end(store: Store, place: RunPlace, end: Finish | None, *, output: Format) -> int:
     """Print how the Run ended, and its figures."""
     described = describe_run(store, place)
-    if as_json:
-        print_json(described)
-    else:
-        print_text(draw_run(described))
+    print_answer(described, output, draw=lambda: draw_run(described))
     outcome = INTERRUPTED if end is None else end.outcome
     if outcome is None or (end is not None and end.phase is Phase.SUCCEEDED):
         return 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tandem.cli.console import tell
-from tandem.cli.places import LOCAL
+from tandem.cli.console import Format, tell
 from tandem.cli.run import complete_run, report_end
 from tandem.control.settings import describe_scoring, put_settings, read_checkpoints
 from tandem.control.stages import Stage, list_evaluations
@@ -28,13 +27,15 @@ class ScoreSettings(Section):
     bert_score: BertScoreSpec | None = None
 
 
-def score_again(run: str, store_url: str, *, evaluation: str, settings: Path | None, as_json: bool) -> int:
+def score_again(
+    run: str, store_url: str, *, namespace: str | None, evaluation: str, settings: Path | None, output: Format
+) -> int:
     """Score the committed texts of a Run; what was scored with these settings before is adopted."""
     store = open_store(store_url, say=tell)
-    place, body = find_run(store, LOCAL, run)
+    place, body = find_run(store, run, namespace=namespace)
     stages = _choose_stages(store, place, body, evaluation, read_settings(settings))
     end = complete_run(store, place, body, stages=lambda: stages)
-    return report_end(store, place, end, as_json=as_json)
+    return report_end(store, place, end, output=output)
 
 
 def _choose_stages(

@@ -1,14 +1,13 @@
-"""`tandem list` and `tandem show`."""
+"""`tandem list` and `tandem show`, from a store."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tandem.cli.console import print_json, print_text, tell
-from tandem.cli.places import LOCAL
+from tandem.cli.console import Format, print_answer, tell
 from tandem.errors import BadData
 from tandem.record.commit import is_committed
-from tandem.record.run import find_run, list_runs, parse_record
+from tandem.record.run import find_run, list_namespaces, list_runs, parse_record
 from tandem.report.describe import describe_run, find_stages
 from tandem.report.text import draw_run, draw_table
 from tandem.store import Store
@@ -16,21 +15,29 @@ from tandem.store.layout import RunPlace
 from tandem.store.opening import open_store
 
 
-def list_all(store_url: str, *, as_json: bool) -> None:
+def list_stored_runs(store_url: str, *, namespace: str | None, output: Format) -> None:
     """Every Run of the store with how many of its stages are committed; a damaged one hides no other."""
     store = open_store(store_url, brief=True)
-    found = [_summarise(store, place) for place in list_runs(store, LOCAL)]
-    if as_json:
-        print_json(found)
-        return
+    namespaces = list_namespaces(store) if namespace is None else [namespace]
+    found = [_summarise(store, place) for one in namespaces for place in list_runs(store, one)]
+    print_answer(found, output, draw=lambda: _draw(found) if found else f"no Runs in {store.url}")
+    if output is Format.TABLE:
+        for entry in found:
+            if entry["fault"] is not None:
+                tell(f"tandem: {entry['fault']}")
+
+
+def _draw(found: list[dict[str, Any]]) -> str:
     rows = [
-        (entry["run"], entry["submittedAt"] or "(damaged)", f"{entry['committed']} of {entry['stages']}")
+        (
+            entry["run"],
+            entry["namespace"],
+            entry["submittedAt"] or "(damaged)",
+            f"{entry['committed']} of {entry['stages']}",
+        )
         for entry in found
     ]
-    print_text(draw_table(("run", "submitted", "stages committed"), rows) if rows else f"no Runs in {store.url}")
-    for entry in found:
-        if entry["fault"] is not None:
-            tell(f"tandem: {entry['fault']}")
+    return draw_table(("run", "namespace", "submitted", "stages committed"), rows)
 
 
 def _summarise(store: Store, place: RunPlace) -> dict[str, Any]:
@@ -42,6 +49,7 @@ def _summarise(store: Store, place: RunPlace) -> dict[str, Any]:
     stages = find_stages(store, place)
     return {
         "run": place.run_id,
+        "namespace": place.namespace,
         "submittedAt": submitted_at,
         "stages": len(stages),
         "committed": sum(is_committed(store, place, stage) for stage in stages),
@@ -49,12 +57,11 @@ def _summarise(store: Store, place: RunPlace) -> dict[str, Any]:
     }
 
 
-def show_run(run: str, store_url: str, *, across_preprocessing: bool = False, as_json: bool) -> None:
+def show_run(
+    run: str, store_url: str, *, namespace: str | None, across_preprocessing: bool = False, output: Format
+) -> None:
     """One Run, whole."""
     store = open_store(store_url, brief=True)
-    place, _ = find_run(store, LOCAL, run)
+    place, _ = find_run(store, run, namespace=namespace)
     described = describe_run(store, place)
-    if as_json:
-        print_json(described)
-    else:
-        print_text(draw_run(described, across_preprocessing=across_preprocessing))
+    print_answer(described, output, draw=lambda: draw_run(described, across_preprocessing=across_preprocessing))

@@ -53,6 +53,8 @@ class FakeApi:
     """What pods have said, by namespace and name."""
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     """Verb, plural and name of every request."""
+    namespace: str = "default"
+    """That of the login."""
     time: Callable[[], str] = lambda: _TIME
     """What the server's clock says: UTC, ISO 8601."""
     _objects: dict[Key, Object] = field(default_factory=dict)
@@ -120,6 +122,8 @@ class FakeApi:
                 return {**copy.deepcopy(body), "status": {"allowed": self._allows(body["spec"]["resourceAttributes"])}}
             made = {"apiVersion": kind.api_version, "kind": kind.kind, **copy.deepcopy(body)}
             metadata = made.setdefault("metadata", {})
+            if not name:
+                metadata["name"] = f"{metadata['generateName']}{next(self._numbers):05d}"
             if kind.namespaced:
                 metadata["namespace"] = namespace
             if _key(kind, made) in self._objects:

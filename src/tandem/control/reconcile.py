@@ -269,7 +269,8 @@ class Reconciler:
             attempt=attempt,
             progress=progress,
             figures=self._read_figures(tracked.place, tracked.spec, tracked.figures),
-            result=self._result(tracked.place) if committed else None,
+            folder=self._folder(tracked.place),
+            result=self._folder(tracked.place) if committed else None,
             message=message,
             remedy=remedy,
             stalled=stalled,
@@ -352,7 +353,8 @@ class Reconciler:
             run_id=place.run_id,
             attempt=None if backend is None else _last_attempt(backend),
             figures=figures,
-            result=self._result(place) if has_results else None,
+            folder=self._folder(place),
+            result=self._folder(place) if has_results else None,
             message=_describe_end(ended),
             remedy="" if ended.outcome is None else ended.outcome.remedy,
         )
@@ -408,7 +410,7 @@ class Reconciler:
         if note_ended(self.store, place, ended) == ended:
             self.notices.log.info("the Run object is gone: recorded as cancelled", run_id=place.run_id, uid=uid)
 
-    def _result(self, place: RunPlace) -> str:
+    def _folder(self, place: RunPlace) -> str:
         return f"{self.store.url.rstrip('/')}/{place.prefix}"
 
 

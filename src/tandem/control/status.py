@@ -35,6 +35,7 @@ class View:
     progress: ProgressSection | None = None
     figures: Sequence[tuple[str, Figure]] = ()
     """Evaluation and figure."""
+    folder: str | None = None
     result: str | None = None
     message: str = ""
     remedy: str = ""
@@ -75,6 +76,7 @@ def build_status(run: Object, view: View, *, now: float) -> dict[str, Any]:
             "figures": _main_figures(view.figures),
             "message": message or None,
             "remedy": view.remedy[:_LONGEST] or None,
+            "folder": view.folder,
             "result": view.result,
         }
     )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tandem import __version__
 from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.spec import RunSpec, Submission, canonical_json, run_id, spec_digest
-from tandem.store import AlreadyThere, NotThere, Store
+from tandem.store import AlreadyThere, Store
 from tandem.store.layout import RunPlace
 
 
@@ -120,19 +120,31 @@ def list_runs(store: Store, namespace: str, *, prefix: str = "") -> list[RunPlac
     return [place for place in places if any(entry.key == place.record for entry in store.list(place.record))]
 
 
-def find_run(store: Store, namespace: str, wanted: str) -> tuple[RunPlace, bytes]:
-    """The Run with this id, or the only one whose id starts so. Raises BadConfiguration if there is not one."""
-    place = RunPlace(namespace=namespace, run_id=wanted)
-    if "/" not in wanted and wanted:
-        try:
-            return place, store.get(place.record)
-        except NotThere:
-            pass
-    matching = list_runs(store, namespace, prefix=wanted)
-    if len(matching) == 1:
-        return matching[0], store.get(matching[0].record)
-    what = "no Run has this id" if not matching else f"{len(matching)} Runs have ids that start so"
-    raise BadConfiguration(Fault(where=f"RUN {wanted!r}", what=what, remedy="See `tandem list` for the ids."))
+def list_namespaces(store: Store) -> list[str]:
+    """The namespaces that have Runs in a store; those of one machine are in `local`."""
+    return list(store.list_folders("runs/"))
+
+
+def find_run(store: Store, wanted: str, *, namespace: str | None = None) -> tuple[RunPlace, bytes]:
+    """The Run with this id, or the only one whose id starts so. Namespace None: of all of them.
+
+    Raises BadConfiguration if there is not one.
+    """
+    namespaces = list_namespaces(store) if namespace is None else [namespace]
+    matching = [place for one in namespaces for place in list_runs(store, one, prefix=wanted)]
+    exact = [place for place in matching if place.run_id == wanted]
+    chosen = exact or matching
+    if len(chosen) == 1:
+        return chosen[0], store.get(chosen[0].record)
+    remedy = "See `tandem list` for the ids."
+    if not chosen:
+        what = "no Run has this id"
+    elif exact:
+        what = f"the namespaces {', '.join(place.namespace for place in exact)} each have a Run with this id"
+        remedy = "Choose one with --namespace."
+    else:
+        what = f"{len(chosen)} Runs have ids that start so"
+    raise BadConfiguration(Fault(where=f"RUN {wanted!r}", what=what, remedy=remedy))
 
 
 def _require_same(stored: RunRecord, ours: RunRecord) -> None:

@@ -120,5 +120,7 @@ class RunStatus(Section):
     """What went wrong or is waited for, in one line. None: nothing."""
     remedy: str | None = None
     """What to do about it. None: nothing."""
+    folder: str | None = None
+    """Where everything of this Run lies, its logs included: an s3:// URI. None: not accepted yet."""
     result: str | None = None
     """Where the results lie: an s3:// URI. None: nothing is committed yet."""
