@@ -122,7 +122,7 @@ class Attempt:
                 Fault(
                     where=str(self.job.meta),
                     what=f"the training data is not what checkpoint {restored.source} was made from",
-                    remedy="Put the data back as it was, or start anew with `tandem submit --again`.",
+                    remedy="Put the data back as it was, or start anew with --again.",
                 )
             )
         self.measurements.extend(restored.progress.validation)

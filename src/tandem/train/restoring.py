@@ -79,7 +79,7 @@ def _choose(store: Store, prefix: str, folder: Path, *, ranks_wanted: int) -> Re
                 Fault(
                     where=f"train.ranks: {source}",
                     what=f"the checkpoint was made by {progress.ranks} ranks and cannot go on with {ranks_wanted}",
-                    remedy=f"Use a profile with {progress.ranks} ranks, or start anew with `tandem submit --again`.",
+                    remedy=f"Use a profile with {progress.ranks} ranks, or start anew with --again.",
                 )
             )
         return Restored(folder=target, progress=progress, source=source)

@@ -36,17 +36,18 @@ class Reader:
     """Sections whose commands were run."""
 
     def follow(self, section: str) -> str:
-        """Run a section's commands; what they print."""
+        """Run a section's commands; what they print, to people and to programs."""
         self.done.append(section)
         answer = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self.sections[section]],
             cwd=self.desk.folder,
             env=self._environment(),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
-        assert answer.returncode == 0, f"{section}: {answer.stdout}\n{answer.stderr}"
+        assert answer.returncode == 0, f"{section}: {answer.stdout}"
         return answer.stdout
 
     def _environment(self) -> dict[str, str]:

@@ -22,6 +22,10 @@ OUTAGE_SECONDS = 30.0
 class Story:
     """What was seen."""
 
+    submitted: str
+    """What was printed when the Run was submitted."""
+    results: str
+    """What was printed of its results."""
     job_before: str
     """The training's job, made by a controller that was killed before it could note it: its uid."""
     job_after: str
@@ -33,7 +37,7 @@ class Story:
 
 def tell_story(reader: Reader, tenant: Tenant) -> Story:
     """Bring the Run to its end, whatever happens."""
-    before = _kill_controller_before_it_notes(reader, tenant)
+    submitted, before = _kill_controller_before_it_notes(reader, tenant)
     reader.follow("Watch")
     place = tenant.place("demo")
     noted = place.attempt_start("train", 1)
@@ -54,8 +58,10 @@ def tell_story(reader: Reader, tenant: Tenant) -> Story:
 
     tenant.wait_until(lambda: tenant.status("demo")["phase"] == "Running" and tenant.gpus_in_use() > 0, "it goes on")
     _stop_store(tenant)
-    reader.follow("Results")
+    results = reader.follow("Results")
     return Story(
+        submitted=submitted,
+        results=results,
         job_before=before,
         job_after=after,
         jobs_of_training=len(jobs),
@@ -64,18 +70,21 @@ def tell_story(reader: Reader, tenant: Tenant) -> Story:
     )
 
 
-def _kill_controller_before_it_notes(reader: Reader, tenant: Tenant) -> str:
-    """Its store is behind a proxy that swallows the note of the training's first job. Returns that job's uid."""
+def _kill_controller_before_it_notes(reader: Reader, tenant: Tenant) -> tuple[str, str]:
+    """Its store is behind a proxy that swallows the note of the training's first job.
+
+    Returns what submitting printed, and that job's uid.
+    """
     with proxy_running(tenant.cluster.s3.endpoint, layout.HOST) as proxy:
         proxy.path = "/train/attempts/001/start.json"
         proxy.breaks.append(Broken.HANG)
         _lead_controller_to(tenant, proxy.endpoint)
-        reader.follow("Submit")
+        submitted = reader.follow("Submit")
         tenant.wait_until(lambda: not proxy.breaks, "the controller tries to note its first job")
         (job,) = tenant.find("pytorchjobs")
         tenant.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=controller", "--grace-period=0", "--force")
         _lead_controller_to(tenant, tenant.cluster.s3.endpoint)
-    return str(job["metadata"]["uid"])
+    return submitted, str(job["metadata"]["uid"])
 
 
 def _lead_controller_to(tenant: Tenant, endpoint: str) -> None:

@@ -126,6 +126,20 @@ def test_each_attempt_goes_on_from_a_checkpoint_and_its_logs_are_kept(story: Sto
     assert 10 <= begun[0] < begun[1] <= STEPS
 
 
+def test_the_command_line_follows_the_run_and_finds_the_logs_of_pods_that_are_gone(
+    story: Story, tenant: Tenant
+) -> None:
+    assert "Run vision/demo: submitted" in story.submitted
+    assert "demo: was submitted before (Running)" in story.results
+    assert "demo | Running" in story.results
+    assert f"Run {NAMESPACE}/demo: Succeeded" in story.results
+    assert re.search(r"^adapter +accuracy +[01]\.\d{3}", story.results, re.MULTILINE)
+    logs = [pod["log"] for attempt in tenant.attempts("demo", "train") for pod in attempt["pods"]]
+    place = tenant.place("demo")
+    assert all(f"==> {key.removeprefix(place.prefix)}" in story.results for key in logs if key)
+    assert f"Everything lies in {STORE}/{place.prefix}" in story.results
+
+
 def test_a_suspended_run_frees_its_gpus_and_leaves_nothing(story: Story) -> None:
     assert story.seconds_to_free_gpus < 30
     assert story.left_while_suspended == []
