@@ -134,11 +134,11 @@ def test_what_no_profile_can_run_is_refused_with_the_reason(world: World, tandem
 def test_inputs_that_pods_cannot_read_are_named_all_at_once_with_other_faults(world: World, tandem: Tandem) -> None:
     file = write_run(
         model={"source": "base"},
-        evals=[{"name": "adapter", "data": "held.json", "images": "pictures", "shard": 2}],
+        evals=[{"name": "adapter", "data": "held.json", "shard": 2}],
     )
     code, _, err = tandem("submit", file)
     assert code == 78
-    for place in ("spec.model.source: base", "spec.evals[adapter].data: held.json", "spec.evals[adapter].images"):
+    for place in ("spec.model.source: base", "spec.evals[adapter].data: held.json"):
         assert f"tandem: {place}" in err
     assert "shard" in err
     assert "tandem push FILE --store URL" in err
