@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -37,6 +38,9 @@ KUBELET_SETS = (
 """Kernel settings without a namespace that kubelet changes."""
 MOUNTPOINTS = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods")
 """Folders whose names are written into the programs; the cluster mounts its own there, which nobody else sees."""
+NO_SERVICES = Path("/usr/sbin/policy-rc.d")
+"""Debian's packages ask it whether they may start services."""
+PACKAGES_LOCK = Path("/run/lock/tandem-packages")
 SECONDS = 20.0
 
 
@@ -50,29 +54,40 @@ def require_root() -> None:
 
 
 def install_packages() -> None:
-    """Have apt-get install what is missing; start no service of it."""
-    missing = sorted({package for tell, package in PACKAGES.items() if not _found(tell)})
+    """Have apt-get install what is missing; start no service of it. One process of this machine at a time does it."""
+    missing = _missing()
     if not missing:
         return
-    if shutil.which("apt-get") is None:
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
         raise Fault(
-            f"this machine lacks {', '.join(missing)} and apt-get to install them: use Debian or Ubuntu, or "
+            f"this machine lacks {', '.join(missing)}: let root on Debian or Ubuntu do this, which installs them, or "
             "install them by hand"
         )
+    PACKAGES_LOCK.parent.mkdir(exist_ok=True)
+    with PACKAGES_LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if missing := _missing():  # nobody has done it meanwhile
+            _install(missing)
+
+
+def _missing() -> list[str]:
+    return sorted({package for tell, package in PACKAGES.items() if not _found(tell)})
+
+
+def _install(packages: list[str]) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    no_services = Path("/usr/sbin/policy-rc.d")
-    refuse = not no_services.exists()
+    refuse = not NO_SERVICES.exists()
     if refuse:
-        no_services.write_text("#!/bin/sh\nexit 101\n")
-        no_services.chmod(0o755)
+        NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
+        NO_SERVICES.chmod(0o755)
     try:
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
             answer = subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL, check=False)
             if answer.returncode:
                 raise Fault(f"apt-get {' '.join(command)} ended with exit code {answer.returncode}; it says why above")
     finally:
         if refuse:
-            no_services.unlink()
+            NO_SERVICES.unlink()
 
 
 def _found(tell: str) -> bool:
