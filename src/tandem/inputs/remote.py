@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tandem.errors import BadConfiguration, BadData, Fault, PermanentError
@@ -44,7 +44,7 @@ def pin_remote(
         try:
             pins[reference.place] = _pin(reference, trees)
         except PermanentError as error:
-            faults += error.faults
+            faults += [trees.by_address(fault) for fault in error.faults]
             kind = BadData if isinstance(error, BadData) else kind
     if faults:
         raise kind(faults)
@@ -62,6 +62,8 @@ class RemoteTrees:
     """By the tree's digest."""
     _places: dict[str, tuple[Store, str]] = field(default_factory=dict)
     """Store and key prefix of each tree."""
+    _uris: dict[str, str] = field(default_factory=dict)
+    """Address of each tree, ending in a slash."""
 
     def locate(self, uri: str) -> Path:
         """Where a member of a tree is, or would be. Raises BadConfiguration if it is part of none."""
@@ -78,6 +80,7 @@ class RemoteTrees:
             root = self.folder / "trees" / digest
             if digest not in self._manifests:
                 self._manifests[digest], self._places[digest] = manifest, (store, prefix)
+                self._uris[digest] = f"s3://{bucket}/{prefix}"
                 for parent in {(root / path).parent for path in manifest}:
                     parent.mkdir(parents=True, exist_ok=True)
             return root.joinpath(*parts[depth:])
@@ -98,9 +101,9 @@ class RemoteTrees:
         digest, inside = self._split(path)
         entry = self._manifests.get(digest, {}).get(inside)
         if entry is None:
-            where = str(path).removeprefix(f"{self.folder / 'trees'}/")
             what = "is named by the data, and is not in a pushed tree"
-            raise BadData(Fault(where=where, what=what, remedy="Push the folder that holds the data and all it names."))
+            remedy = "Push the folder that holds the data and all it names."
+            raise BadData(Fault(where=str(path), what=what, remedy=remedy))
         return entry
 
     def fetch(self, path: Path) -> None:
@@ -110,6 +113,13 @@ class RemoteTrees:
         store, prefix = self._places[digest]
         if not path.exists():
             store.get_file(f"{prefix}{inside}", path, entry)
+
+    def by_address(self, fault: Fault) -> Fault:
+        """A fault of a file that was brought here, told by where the file is in its bucket."""
+        for digest, uri in self._uris.items():
+            here = f"{self.folder / 'trees' / digest}/"
+            fault = replace(fault, where=fault.where.replace(here, uri), what=fault.what.replace(here, uri))
+        return fault
 
     def _split(self, path: Path) -> tuple[str, str]:
         try:
