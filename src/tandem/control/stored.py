@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tandem.outcome import Outcome
-from tandem.record.attempt import AttemptEnd, AttemptStart, parse_attempt
+from tandem.record.attempt import AttemptEnd, AttemptStart
 from tandem.record.commit import Commit, read_commit
+from tandem.record.document import parse_document
 from tandem.store import NotThere, Store
 from tandem.store.layout import EXIT, RunPlace
 from tandem.store.manifest import MANIFEST
@@ -71,11 +72,11 @@ class RunRecords:
         for key in _below(keys, self.place.attempts(stage)):
             if key.endswith("/start.json"):
                 if key not in self._starts:
-                    self._starts[key] = parse_attempt(AttemptStart, self.store.get(key), where=key)
+                    self._starts[key] = parse_document(AttemptStart, self.store.get(key), where=key)
                 found.starts[self._starts[key].number] = self._starts[key]
             elif key.endswith("/attempt.json"):
                 if key not in self._ends:
-                    self._ends[key] = parse_attempt(AttemptEnd, self.store.get(key), where=key)
+                    self._ends[key] = parse_document(AttemptEnd, self.store.get(key), where=key)
                 found.ends[self._ends[key].number] = self._ends[key]
         return found
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tandem.errors import Fault
 from tandem.outcome import Outcome
-from tandem.spec import canonical_json
-from tandem.store import AlreadyThere, Corrupt, NotThere, Store
+from tandem.record.document import parse_document, to_bytes
+from tandem.store import AlreadyThere, NotThere, Store
 from tandem.store.layout import RunPlace
 
 
@@ -45,13 +44,13 @@ class Ended(BaseModel):
 def note_asked(store: Store, place: RunPlace, asked: Asked) -> None:
     """Keep that an object asks for this Run."""
     with suppress(AlreadyThere):
-        store.put_if_absent(place.asked(asked.uid), canonical_json(asked.model_dump(mode="json", by_alias=True)))
+        store.put_if_absent(place.asked(asked.uid), to_bytes(asked))
 
 
 def note_ended(store: Store, place: RunPlace, ended: Ended) -> Ended:
-    """Keep how the Run ended for an object; returns what stands, which may have been written before."""
+    """Keep how the Run ended for an object; returns what stands, which may have been written before. Raises Corrupt."""
     try:
-        store.put_if_absent(place.ended(ended.uid), canonical_json(ended.model_dump(mode="json", by_alias=True)))
+        store.put_if_absent(place.ended(ended.uid), to_bytes(ended))
     except AlreadyThere:
         found = read_ended(store, place, ended.uid)
         assert found is not None
@@ -63,13 +62,9 @@ def read_ended(store: Store, place: RunPlace, uid: str) -> Ended | None:
     """How the Run ended for an object; None while it has not. Raises Corrupt."""
     key = place.ended(uid)
     try:
-        return Ended.model_validate_json(store.get(key))
+        return parse_document(Ended, store.get(key), where=key)
     except NotThere:
         return None
-    except ValidationError as error:
-        what = f"is not a record that tandem wrote ({error.errors(include_url=False)[0]['msg']})"
-        remedy = "Restore it from the bucket's versions or a backup."
-        raise Corrupt(Fault(where=key, what=what, remedy=remedy)) from None
 
 
 def list_open(store: Store, namespace: str) -> dict[str, RunPlace]:

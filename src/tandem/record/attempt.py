@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tandem.errors import Fault
 from tandem.outcome import Outcome
-from tandem.spec import canonical_json
-from tandem.store import AlreadyThere, Corrupt, Store
+from tandem.record.document import parse_document, to_bytes
+from tandem.store import AlreadyThere, Store
 from tandem.store.layout import RunPlace
 
 
@@ -74,22 +73,19 @@ class AttemptEnd(_Document):
     ended_at: str
 
 
-Kind = TypeVar("Kind", AttemptStart, AttemptEnd)
-
-
 def write_attempt_start(store: Store, place: RunPlace, start: AttemptStart) -> None:
     """Note which job an attempt is; noting it again changes nothing."""
     with suppress(AlreadyThere):
-        store.put_if_absent(place.attempt_start(start.stage, start.number), _to_bytes(start))
+        store.put_if_absent(place.attempt_start(start.stage, start.number), to_bytes(start))
 
 
 def write_attempt_end(store: Store, place: RunPlace, end: AttemptEnd) -> AttemptEnd:
-    """Keep how an attempt ended; returns the record that stands, which may be one written before."""
+    """Keep how an attempt ended; returns the record that stands, which may be one written before. Raises Corrupt."""
     key = place.attempt_end(end.stage, end.number)
     try:
-        store.put_if_absent(key, _to_bytes(end))
+        store.put_if_absent(key, to_bytes(end))
     except AlreadyThere:
-        return parse_attempt(AttemptEnd, store.get(key), where=key)
+        return parse_document(AttemptEnd, store.get(key), where=key)
     return end
 
 
@@ -99,28 +95,3 @@ def write_attempt_log(store: Store, place: RunPlace, start: AttemptStart, pod: s
     with suppress(AlreadyThere):
         store.put_if_absent(key, log)
     return key
-
-
-def read_attempts(store: Store, place: RunPlace, stage: str) -> dict[int, AttemptEnd]:
-    """Every ended attempt of a stage, by number. Raises Corrupt for what is not one."""
-    found: dict[int, AttemptEnd] = {}
-    for entry in store.list(place.attempts(stage)):
-        if entry.key.endswith("/attempt.json"):
-            end = parse_attempt(AttemptEnd, store.get(entry.key), where=entry.key)
-            found[end.number] = end
-    return found
-
-
-def parse_attempt(kind: type[Kind], body: bytes, *, where: str) -> Kind:
-    """An attempt's record. Raises Corrupt."""
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        what = f"is not a record that tandem wrote ({error.errors(include_url=False)[0]['msg']})"
-        remedy = "Restore it from the bucket's versions or a backup."
-        raise Corrupt(Fault(where=where, what=what, remedy=remedy)) from None
-
-
-def _to_bytes(document: _Document) -> bytes:
-    value: dict[str, Any] = document.model_dump(mode="json", by_alias=True)
-    return canonical_json(value)
