@@ -496,6 +496,53 @@ def test_a_spec_that_this_version_does_not_read_has_failed_with_every_fault(worl
     assert "spec.seed" in world.status()["message"]
 
 
+def test_a_spec_that_was_changed_under_its_run_starts_no_second_one_and_goes_on_once_it_is_back(world: World) -> None:
+    """An old definition of Runs lets it through; ours refuses it at the server."""
+    world.apply()
+    world.settle()
+    world.start_pods()
+    world.settle()
+    before = world.status()
+    world.api.merge(RUN, NAMESPACE, "demo", {"spec": {"seed": 7}})
+    world.settle()
+    world.restart()
+    world.settle()
+    status = world.status()
+    assert world.job_names() == ["t-1"]
+    changed = world.place(spec={**SPEC, "seed": 7}).run_id
+    assert list(world.store.list_folders(f"runs/{NAMESPACE}/")) == [world.place().run_id]
+    assert status["runId"] == world.place().run_id
+    assert status["message"] == (
+        f"spec: has changed under this Run: it makes {changed}, and the Run is {world.place().run_id}"
+    )
+    assert "name of its own" in status["remedy"]
+    stalled = next(one for one in status["conditions"] if one["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "Refused")
+    assert {**status, "message": 0, "remedy": 0, "conditions": 0} == {
+        **before,
+        "observedGeneration": world.run()["metadata"]["generation"],
+        "message": 0,
+        "remedy": 0,
+        "conditions": 0,
+    }
+    assert reasons(world).count("Refused") == 1
+    world.api.merge(RUN, NAMESPACE, "demo", {"spec": {"seed": None}})
+    world.settle()
+    assert "message" not in world.status()
+    assert world.play() == "Succeeded"
+
+
+def test_a_run_whose_spec_was_changed_is_still_recorded_when_it_is_deleted(world: World) -> None:
+    world.apply()
+    world.settle()
+    uid = world.run()["metadata"]["uid"]
+    world.api.merge(RUN, NAMESPACE, "demo", {"spec": {"seed": 7}})
+    world.settle()
+    world.api.delete(RUN, NAMESPACE, "demo")
+    world.settle()
+    assert world.read(world.place().ended(uid))["phase"] == "Cancelled"
+
+
 def test_a_job_of_our_name_that_is_not_ours_is_left_alone(world: World) -> None:
     name = f"{world.place().run_id}-t-1"
     world.api.create(PYTORCHJOB, NAMESPACE, {"metadata": {"name": name}, "spec": {}})

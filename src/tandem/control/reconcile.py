@@ -19,7 +19,15 @@ from tandem.control.pods import Waiting, find_container, started_at, why_waiting
 from tandem.control.profiles import Profiles
 from tandem.control.seen import LastSeen, LogTails, owner_uid
 from tandem.control.settings import list_run_stages
-from tandem.control.status import FINAL, View, build_status, describe_attempt, describe_progress, finished_at
+from tandem.control.status import (
+    FINAL,
+    View,
+    build_status,
+    describe_attempt,
+    describe_progress,
+    finished_at,
+    hold_status,
+)
 from tandem.control.stored import RunRecords
 from tandem.control.times import read_time, write_time
 from tandem.control.watch import Mirror
@@ -124,6 +132,10 @@ class Reconciler:
         status = run.get("status") or {}
         if status.get("phase") in FINAL:
             return self._expire(run, status)
+        known, asked = status.get("runId"), _try_id(run)
+        if known is not None and asked != known:
+            self._hold(run, known, asked)
+            return None
         try:
             submission = parse_object(run)
         except BadConfiguration as error:
@@ -377,12 +389,28 @@ class Reconciler:
         stands = note_ended(self.store, place, ended)
         return self._show_end(run, place, parse_object(run).run.spec, stands)
 
+    def _hold(self, run: Object, known: str, asked: str | None) -> None:
+        """Do nothing for a Run whose spec was changed under it, which the definition of Runs should have refused."""
+        fault = Fault(
+            where="spec",
+            what=f"has changed under this Run: it makes {asked or 'no Run'}, and the Run is {known}",
+            remedy="Put it back, or delete this object and give the new spec a name of its own. Update the chart "
+            "tandem-crds: its definition of Runs refuses such changes.",
+        )
+        message = _say(BadConfiguration(fault))
+        if run["status"].get("message") != message:
+            self.notices.tell(run, "Refused", message, run_id=known)
+        self._apply_status(run, hold_status(run, message, fault.remedy, now=self.now()))
+
     def _show(self, run: Object, view: View, *, at: float | None = None) -> Object:
         status = build_status(run, view, now=self.now() if at is None else at)
+        self._apply_status(run, status)
+        return status
+
+    def _apply_status(self, run: Object, status: Object) -> None:
         if status != run.get("status"):
             with suppress(NotFound):
                 self.api.apply_status(RUN, self.namespace, run["metadata"]["name"], status, manager=MANAGER)
-        return status
 
     def _expire(self, run: Object, status: Object) -> float | None:
         """Delete a finished Run object whose time is over."""
@@ -399,7 +427,8 @@ class Reconciler:
 
     def _record_deleted(self, run: Object) -> None:
         try:
-            place = RunPlace(namespace=self.namespace, run_id=run_id(run["metadata"]["name"], run["spec"]))
+            known = (run.get("status") or {}).get("runId") or run_id(run["metadata"]["name"], run["spec"])
+            place = RunPlace(namespace=self.namespace, run_id=known)
             self.store.get(place.asked(run["metadata"]["uid"]))
         except (NotThere, BadData, ValueError, KeyError):
             return

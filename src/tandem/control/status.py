@@ -84,6 +84,19 @@ def build_status(run: Object, view: View, *, now: float) -> dict[str, Any]:
     return found
 
 
+def hold_status(run: Object, message: str, remedy: str, *, now: float) -> dict[str, Any]:
+    """The status as it is but for why the Run is stalled, for one that is not looked at."""
+    status = run["status"]
+    generation = run["metadata"].get("generation")
+    conditions = [{**one, "observedGeneration": generation} for one in status["conditions"]]
+    for one in conditions:
+        if one["type"] == ConditionType.STALLED.value:
+            since = _since(one, "True", now)
+            one.update(status="True", reason="Refused", message=message[:_LONGEST], lastTransitionTime=since)
+    changed = {"observedGeneration": generation, "conditions": conditions}
+    return {**status, **changed, "message": message[:_LONGEST], "remedy": remedy[:_LONGEST]}
+
+
 def describe_progress(progress: Progress, first: tuple[float, Progress] | None, *, now: float) -> ProgressSection:
     """Progress with the time that the rest should take at the pace since `first` was seen."""
     eta = None
