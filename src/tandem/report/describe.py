@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,8 @@ _SHARD = re.compile(r"shard-([0-9]+)")
 def describe_run(store: Store, place: RunPlace) -> dict[str, Any]:
     """What was asked for, what was done, and every result with its figures as result.json has them."""
     record = parse_record(store.get(place.record), where=place.record)
-    stages = find_stages(store, place)
+    evaluations = [entry.name for entry in record.parse_spec().evals]
+    stages = sorted(find_stages(store, place), key=lambda stage: _position(stage, evaluations))
     return {
         "schema": SCHEMA,
         "run": place.run_id,
@@ -31,14 +33,14 @@ def describe_run(store: Store, place: RunPlace) -> dict[str, Any]:
         "tandem": record.tandem,
         "location": f"{store.url.rstrip('/')}/{place.prefix}",
         "inputs": {where: pin.model_dump(mode="json") for where, pin in record.inputs.items()},
-        "evals": [entry.name for entry in record.parse_spec().evals],
+        "evals": evaluations,
         "stages": [_describe_stage(store, place, stage) for stage in stages],
         "results": [_read_result(store, place, stage) for stage in stages if stage.startswith("score/")],
     }
 
 
 def find_stages(store: Store, place: RunPlace) -> list[str]:
-    """Every stage that has left something in the store: train, generate and score, in that order."""
+    """Every stage that has left something in the store: train, generate and score, in that order, then by name."""
     found: set[str] = set()
     for entry in store.list(place.prefix):
         match entry.key.removeprefix(place.prefix).split("/"):
@@ -50,8 +52,16 @@ def find_stages(store: Store, place: RunPlace) -> list[str]:
                 found.add(f"score/{name}/{score_id}")
             case _:
                 continue
-    order = ("train", "generate", "score")
-    return sorted(found, key=lambda stage: (order.index(stage.split("/")[0]), stage))
+    return sorted(found, key=lambda stage: _position(stage, ()))
+
+
+def _position(stage: str, evaluations: Sequence[str]) -> tuple[int, int, str, int, str]:
+    """Kinds in the order in which they are made, within them the evaluations of the Run file in its order."""
+    kind, *rest = stage.split("/")
+    name, last = rest or ("", "")
+    own = (number for number, own in enumerate(evaluations) if name == own or name.startswith(f"{own}-step-"))
+    shard = int(last) if kind == "generate" else 0
+    return ("train", "generate", "score").index(kind), next(own, len(evaluations)), name, shard, last
 
 
 def _describe_stage(store: Store, place: RunPlace, stage: str) -> dict[str, Any]:
