@@ -193,6 +193,8 @@ def test_an_unknown_run_and_an_unusable_store_are_one_line_each(finished: Desk) 
 def test_schema_and_help_are_instant_and_complete(finished: Desk) -> None:
     schema = json.loads(finished.tandem("schema").out)
     assert schema["properties"]["kind"]["const"] == "Run"
+    assert json.loads(finished.tandem("schema", "result").out)["properties"]["schema"]["const"].endswith("result/v1")
+    assert "verdict" in json.loads(finished.tandem("schema", "sample").out)["properties"]
     helped = finished.tandem("--help").out
     for command in ("run", "check", "list", "show", "logs", "score", "push", "schema", "demo"):
         assert f"  {command} " in helped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -198,12 +199,24 @@ def merge(
     merge_run(run, destination, store, checkpoint=checkpoint, base=base)
 
 
+class Documented(StrEnum):
+    """What has a JSON schema."""
+
+    RUN = "run"
+    RESULT = "result"
+    SAMPLE = "sample"
+
+
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of the Run file."""
+def schema(
+    of: Annotated[
+        Documented, typer.Argument(help="run: the Run file; result: result.json; sample: a line of samples.jsonl.")
+    ] = Documented.RUN,
+) -> None:
+    """Print the JSON schema of the Run file, or of what an evaluation writes."""
     from tandem.cli.schema import print_schema
 
-    print_schema()
+    print_schema(of.value)
 
 
 app.add_typer(cluster_app)

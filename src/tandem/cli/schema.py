@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from tandem.cli.console import print_json
 
 
-def print_schema() -> None:
-    """Print the JSON schema of the Run file."""
-    from tandem.spec.reference import json_schema
+def print_schema(of: str) -> None:
+    """Print the JSON schema of the Run file (run), of result.json (result), or of a line of samples.jsonl (sample)."""
+    if of == "run":
+        from tandem.spec.reference import json_schema
 
-    sys.stdout.write(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
+        print_json(json_schema())
+        return
+    from tandem.evaluate.reference import describe_format
+
+    print_json(describe_format(of))

@@ -25,7 +25,9 @@ class BertScoreIdentity(Record):
     """What the scores were made with; scores of different identities are not to be compared."""
 
     model: str
+    """The encoder's name."""
     layer: int
+    """Whose outputs were compared."""
     revision: str
     """The hub's commit, or sha256:<digest of the weights> of a local model."""
     hash: str
@@ -33,7 +35,7 @@ class BertScoreIdentity(Record):
     bert_score_version: str
     """Of the installed package."""
     baseline: float | None
-    """What rescaled scores count as 0; None where bert-score ships none for this model and layer."""
+    """What rescaled scores count as 0; null where bert-score ships none for this model and layer."""
 
 
 class AnswerScorer(Protocol):

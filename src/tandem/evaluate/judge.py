@@ -48,11 +48,17 @@ class JudgeIdentity(Record):
     line: str
     """One line for every report, so that no reader can mistake the judge."""
     kind: Literal["exact", "openai"]
+    """exact compares normalised texts; openai asked a language model."""
     protocol: Literal["tandem", "original"] | None = None
+    """How it was asked and read; null for exact, as all that follows."""
     url: str | None = None
+    """The API's address."""
     model: str | None = None
+    """The model's name there."""
     temperature: float | None = None
+    """Sampling temperature."""
     seed: int | None = None
+    """Seed sent to the server; null: none."""
 
 
 class Judge(Protocol):

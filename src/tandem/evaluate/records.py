@@ -68,11 +68,12 @@ class Verdict(Record):
     """What a judge found about one answer."""
 
     verdict: VerdictWord
+    """unscored is neither right nor wrong."""
     reason: str | None = None
     """Why there is no verdict (unavailable, refused or unparseable, and a detail after a colon), or why it is
-    wrong without having been judged (the status). None where a judge has decided."""
+    wrong without having been judged (the status). null where a judge has decided."""
     reply: str | None = None
-    """What a judge model said, word for word; None where none was asked or none answered."""
+    """What a judge model said, word for word; null where none was asked or none answered."""
     served_model: str | None = None
     """The model's name as the server returned it."""
     fingerprint: str | None = None
@@ -87,48 +88,63 @@ class Similarity(Record):
     f1: float
     """Raw, in about [0, 1]."""
     rescaled: float | None = None
-    """Against bert-score's baseline for the same model and layer; None where it ships none."""
+    """Against bert-score's baseline for the same model and layer; null where it ships none."""
 
 
 class OriginalView(Record):
     """The sample as the original evaluation script would count it (manglu097/Chiron-o1 fde348e)."""
 
     reasoning: str
+    """What stands before the first marker."""
     answer: str
     """The text between the first marker and the second, or the end."""
     verdict: Verdict
+    """About this answer."""
     bertscore: Similarity | None = None
+    """Of this answer; null where no BERTScore was asked for."""
 
 
 class ScoreLine(Record):
     """One scored sample: everything that any figure of the evaluation is computed from."""
 
     sample_id: str
+    """The evaluation file's id."""
     case_id: str | None
+    """Samples of one case are resampled together; null: the sample is its own case."""
     question: str
+    """As the evaluation file has it, as all that follows up to answer_type."""
     images: tuple[str, ...]
+    """Names relative to the image folder, in the order in which they were shown."""
     reference_answer: str
+    """What the answer is compared with."""
     reference_reasoning: str | None
+    """For reading beside the reasoning; no figure is made of it."""
     answer_type: AnswerType
+    """As the file says, even where the answer looks otherwise."""
     finish: Literal["stop", "length"]
+    """stop: the model ended its turn. length: the token limit ended it."""
     prompt_tokens: NonNegativeInt | None
+    """Image tokens included, padding not; null: a server generated the text and does not count."""
     new_tokens: NonNegativeInt | None
+    """Generated tokens; null as above."""
     tiles: NonNegativeInt | None
+    """Of all images together, thumbnails included; null: cut by a server."""
     markers: NonNegativeInt
     """How often the marker occurs."""
     status: Status
+    """What the text is; answered and several_markers have a complete answer."""
     reasoning: str
     """What stands before the last marker; all of the text where there is none."""
     answer: str | None
-    """What stands after the last marker; None where there is no marker."""
+    """What stands after the last marker; null where there is no marker."""
     exact: bool
     """Whether a complete answer equals the reference after normalisation."""
     verdict: Verdict
     """The honest view's: without a complete answer it is wrong, with the status as its reason."""
     bertscore: Similarity | None
-    """Of a complete answer; None without one, and where no BERTScore was asked for."""
+    """Of a complete answer; null without one, and where no BERTScore was asked for."""
     original: OriginalView | None
-    """None: the original script passes over this sample before it counts it."""
+    """null: the original script passes over this sample before it counts it."""
 
     @property
     def case(self) -> tuple[str, str]:

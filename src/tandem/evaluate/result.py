@@ -1,6 +1,6 @@
 """result.json of one evaluation: schema tandem.dev/result/v1.
 
-`Result.model_json_schema()` is the JSON schema, each field with its description. A change that a reader of
+docs/result.md and `tandem schema result` are made from these models. A change that a reader of
 v1 could misread gets a new version; new fields with a default do not.
 """
 
@@ -52,9 +52,11 @@ class Samples(Record):
     """How many samples there are of each status: total = answered + no_marker + empty + truncated."""
 
     total: NonNegativeInt
+    """All samples of the evaluation, up to the Run's limit."""
     answered: NonNegativeInt
     """With a complete answer, after one marker or several."""
     no_marker: NonNegativeInt
+    """Text that the model ended without ever writing the marker."""
     several_markers: NonNegativeInt
     """Of the answered."""
     empty: NonNegativeInt
@@ -69,8 +71,11 @@ class ByType(Record):
     """One figure over all samples, the closed and the open questions, as the evaluation file types them."""
 
     all: Metric
+    """Both types."""
     closed: Metric
+    """Questions of type CLOSED."""
     open: Metric
+    """Questions of type OPEN."""
 
 
 class BertScoreF1(Record):
@@ -94,6 +99,7 @@ class Metrics(Record):
     exact: ByType
     """Answers equal to the reference after normalisation, of all samples."""
     bertscore_f1: BertScoreF1
+    """How similar answers are to their references, token by token."""
 
 
 class Original(Record):
@@ -104,7 +110,9 @@ class Original(Record):
     """
 
     closed_accuracy: Metric
+    """Right verdicts, of the samples with a verdict; its name is the script's."""
     bertscore_f1: Metric
+    """Mean F1, not rescaled."""
     deviations: tuple[str, ...]
     """Everything in which these two figures may differ from what the script itself would print."""
 
@@ -113,7 +121,9 @@ class ServedBy(Record):
     """One model, in one configuration, as the judge's server named it."""
 
     model: str | None
+    """The model's name as the server returned it."""
     fingerprint: str | None
+    """The server's own fingerprint of its configuration."""
     replies: NonNegativeInt
     """Verdicts of either view that rest on its replies, those without a verdict included."""
 
@@ -122,15 +132,19 @@ class Result(Header):
     """One evaluation's figures in two views, with all that is needed to read them rightly."""
 
     samples: Samples
+    """Counts by status."""
     cases: NonNegativeInt
     """Independent cases; intervals are resampled over them."""
     metrics: Metrics
+    """Figures of the honest view, which counts every sample."""
     original: Original
+    """The original script's view."""
     unscored: dict[str, NonNegativeInt]
     """Why samples have no verdict: unavailable (no reply), refused, unparseable; with counts."""
     judge_served_by: tuple[ServedBy, ...] = ()
     """Who answered in the judge's name, most replies first; empty where no model was asked."""
     warnings: tuple[str, ...]
+    """What a reader of the figures should know, one sentence each."""
 
     def header(self) -> Header:
         """The part that was not computed from samples."""

@@ -14,8 +14,11 @@ class TextSource(Record):
     """One model, in one configuration, as the endpoint named it."""
 
     model: str | None
+    """The model's name as the server returned it."""
     fingerprint: str | None
+    """The server's own fingerprint of its configuration."""
     texts: NonNegativeInt
+    """How many it generated."""
 
 
 def list_sources(predictions: Iterable[Prediction]) -> tuple[TextSource, ...]:

@@ -28,8 +28,9 @@ class Metric(Record):
     value: float | None
     """The mean; null when n is 0."""
     low: float | None
+    """Lower end of the 95 % interval."""
     high: float | None
-    """Both null when n is 0, and for an unbounded figure that shows no spread to estimate from."""
+    """Upper end. Both are null when n is 0, and for an unbounded figure that shows no spread to estimate from."""
     n: int
     """Samples in the mean's denominator."""
 
