@@ -31,9 +31,10 @@ def score_again(
     run: str, store_url: str, *, namespace: str | None, evaluation: str, settings: Path | None, output: Format
 ) -> int:
     """Score the committed texts of a Run; what was scored with these settings before is adopted."""
+    given = read_settings(settings)
     store = open_store(store_url, say=tell)
     place, body = find_run(store, run, namespace=namespace)
-    stages = _choose_stages(store, place, body, evaluation, read_settings(settings))
+    stages = _choose_stages(store, place, body, evaluation, given)
     end = complete_run(store, place, body, stages=lambda: stages)
     return report_end(store, place, end, output=output)
 
