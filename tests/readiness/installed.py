@@ -37,7 +37,7 @@ SECURED = {
 
 def usual_profiles() -> dict[str, Any]:
     """The three usual profiles, with containers that the restricted standard admits."""
-    profiles = {"train-2": train(), "generate-1": generate(), "score": score()}
+    profiles = copy.deepcopy({"train-2": train(), "generate-1": generate(), "score": score()})
     for profile in profiles.values():
         for template in pod_templates(profile["manifest"]):
             template["spec"]["containers"][0]["securityContext"] = copy.deepcopy(SECURED)

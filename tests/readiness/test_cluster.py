@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tandem.check import Finding, Severity
 from tandem.control.api import (
@@ -73,7 +75,7 @@ def test_a_cluster_that_lacks_nothing_is_described() -> None:
         "run": "not there yet",
         "controller": "tandem-controller 1.2.3",
         "profiles": {
-            "generate": {"generate-1": "1 GPUs (default)"},
+            "generate": {"generate-1": "1 GPU (default)"},
             "score": {"score": "0 GPUs (default)"},
             "train": {"train-2": "2 ranks on 0 GPUs (default)"},
         },
@@ -217,6 +219,34 @@ def test_an_image_by_tag_is_found_where_digests_are_demanded_and_its_pods_are_lo
     found = find(install(profiles))
     assert codes(found) == ["profile-unfit", "secret-missing"]
     assert "tandem-eval:latest has no digest" in found[0].fault.what
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = ("env", "envFrom", "volumes", "imagePullSecrets", "serviceAccountName", "securityContext", "labels", "valueFrom")
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every container in a document with each of its keys."""
+    items = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    return [(value, key) for key, _ in items] + [place for _, inner in items for place in places(inner)]
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_whatever_stands_in_a_profile_is_an_answer_and_no_traceback(data: st.DataObject) -> None:
+    profiles = usual_profiles()
+    for key in KEYS:
+        for holder in (container_of(profiles["score"]), pod_of(profiles["score"])):
+            holder.setdefault(key, None)
+    holder, key = data.draw(st.sampled_from(places(profiles)))
+    holder[key] = data.draw(JSON)
+    api = install(profiles)
+    api.forbidden = frozenset({("create", "pods")})
+    assert "cluster-unusable" not in codes(find(api, judged()))
 
 
 def reference(**source: Any) -> dict[str, Any]:

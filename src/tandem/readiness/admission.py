@@ -38,7 +38,7 @@ def choose_admission(api: Api, namespace: str, labels: Mapping[str, str] | None,
 def check_admission(admit: Admit, chosen: Mapping[str, Chosen], added: Sequence[Object], findings: Collector) -> None:
     """Report pods that would be refused; `added` are the containers that the operator puts before a worker's."""
     for one in chosen.values():
-        said = {why for pod in _pods(one) if (why := admit(pod)) is not None}
+        said = {why for pod in list_pods(one) if (why := admit(pod)) is not None}
         for why in sorted(said):
             findings.add("pod-refused", where=f"profile {one.name}", what=f"its pods are refused ({why})", remedy=ADMIN)
         worker = _worker(one)
@@ -53,6 +53,14 @@ def check_admission(admit: Admit, chosen: Mapping[str, Chosen], added: Sequence[
                 what=f"its workers are refused with the container that the training operator puts before them ({why})",
                 remedy=OPERATOR_REMEDY,
             )
+
+
+def list_pods(chosen: Chosen) -> list[Object]:
+    """One pod of each kind that a profile's job makes."""
+    spec: dict[str, Any] = chosen.profile.manifest["spec"]
+    replicas = spec.get("pytorchReplicaSpecs")
+    templates = [spec["template"]] if replicas is None else [replica["template"] for replica in replicas.values()]
+    return [_pod(chosen.name, template) for template in templates]
 
 
 def find_violations(pod: Object) -> Iterator[str]:
@@ -87,14 +95,6 @@ def _ask_server(api: Api, namespace: str, pod: Object, findings: Collector) -> s
     except Busy as error:  # a full quota: the pod waits for its turn
         findings.take("pod-waits", error.faults, cause="unavailable", severity=Severity.WARNING)
     return None
-
-
-def _pods(chosen: Chosen) -> list[Object]:
-    """One pod of each kind that a profile's job makes."""
-    spec: dict[str, Any] = chosen.profile.manifest["spec"]
-    replicas = spec.get("pytorchReplicaSpecs")
-    templates = [spec["template"]] if replicas is None else [replica["template"] for replica in replicas.values()]
-    return [_pod(chosen.name, template) for template in templates]
 
 
 def _worker(chosen: Chosen) -> Object | None:

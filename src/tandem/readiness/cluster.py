@@ -9,16 +9,10 @@ from tandem.control.api import NAMESPACE, RUN, Api, Forbidden, NotFound, Object
 from tandem.control.profiles import Chosen
 from tandem.readiness.access import check_permissions, may
 from tandem.readiness.admission import check_admission, choose_admission
-from tandem.readiness.installation import (
-    check_controller,
-    check_job_kind,
-    check_run_kind,
-    choose_profiles,
-    describe_profiles,
-    read_profiles,
-)
+from tandem.readiness.installation import check_controller, check_job_kind, check_run_kind
 from tandem.readiness.needs import check_keys, check_needs
 from tandem.readiness.operator import read_init_containers
+from tandem.readiness.profiles import choose_profiles, describe_profiles, read_profiles
 from tandem.readiness.queues import check_queues
 from tandem.readiness.submission import check_object
 from tandem.spec import Submission

@@ -51,7 +51,10 @@ def check_needs(api: Api, namespace: str, chosen: Mapping[str, Chosen], findings
 
 
 def list_needs(pod: Object) -> Iterator[Need]:
-    """What a pod of this spec refers to and must have; what it calls optional is left out."""
+    """What a pod of this spec refers to and must have; what it calls optional is left out.
+
+    Raises KeyError, TypeError or AttributeError if that is not a pod's spec.
+    """
     for container in (*(pod.get("initContainers") or ()), *pod["containers"]):
         for entry in container.get("env") or ():
             source = entry.get("valueFrom") or {}
@@ -104,7 +107,10 @@ def _check_key(place: str, variable: str, chosen: Chosen | None, values: str, fi
 
 def _need(kind: Kind, source: Mapping[str, Any] | None, name: str, *, key: str | None = None) -> Iterator[Need]:
     if source and source.get(name) and not source.get("optional"):
-        yield Need(kind=kind, name=source[name], key=None if key is None else source.get(key))
+        found, held = source[name], source.get(key) if key is not None else None
+        if not isinstance(found, str) or not isinstance(held, str | None):
+            raise TypeError(f"{kind.kind} {found!r}, key {held!r}: no text")
+        yield Need(kind=kind, name=found, key=held)
 
 
 def _keys(found: Object) -> set[str]:

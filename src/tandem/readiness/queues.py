@@ -13,11 +13,7 @@ from tandem.readiness.access import add_unseen
 
 def check_queues(api: Api, namespace: str, chosen: Mapping[str, Chosen], findings: Collector) -> None:
     """Report queues that are not in the namespace: jobs would wait in them for ever."""
-    named = {
-        one.name: str(queue)
-        for one in chosen.values()
-        if (queue := ((one.profile.manifest.get("metadata") or {}).get("labels") or {}).get(QUEUE))
-    }
+    named = {one.name: queue for one in chosen.values() if (queue := find_queue(one)) is not None}
     if not named:
         return
     if not api.serves(LOCAL_QUEUE):
@@ -53,6 +49,14 @@ def check_queues(api: Api, namespace: str, chosen: Mapping[str, Chosen], finding
                 remedy="Jobs wait until the platform team has it active.",
                 severity=Severity.WARNING,
             )
+
+
+def find_queue(chosen: Chosen) -> str | None:
+    """The queue that a profile's jobs name. Raises TypeError or AttributeError if its labels are none."""
+    found = ((chosen.profile.manifest.get("metadata") or {}).get("labels") or {}).get(QUEUE)
+    if not isinstance(found, str | None):
+        raise TypeError(f"the queue {found!r} is no text")
+    return found
 
 
 def _why_inactive(queue: Object) -> str | None:
