@@ -182,6 +182,12 @@ def test_the_component_gives_the_setting_to_the_operator(namespace: Namespace, t
     (volume,) = (found for found in pod["volumes"] if found["name"] == "pytorch-init-container")
     (config,) = (found for found in built if found["metadata"]["name"] == volume["configMap"]["name"])
     assert config["metadata"]["namespace"] == operator["metadata"]["namespace"]
+    (reader,) = (
+        found for found in built if found["metadata"]["name"] == "training-operator-reader" if "rules" in found
+    )
+    seen = {name for rule in reader["rules"] for name in rule["resourceNames"]}
+    assert seen == {operator["metadata"]["name"], config["metadata"]["name"]}
+    assert reader["metadata"]["namespace"] == operator["metadata"]["namespace"]
     assert config["data"] == {"initContainer.yaml": (COMPONENT / "initContainer.yaml").read_text(encoding="utf-8")}
 
 

@@ -22,6 +22,8 @@ OUTAGE_SECONDS = 30.0
 class Story:
     """What was seen."""
 
+    checked: str
+    """What `tandem check --cluster` said before anything was submitted."""
     submitted: str
     """What was printed when the Run was submitted."""
     results: str
@@ -37,6 +39,7 @@ class Story:
 
 def tell_story(reader: Reader, tenant: Tenant) -> Story:
     """Bring the Run to its end, whatever happens."""
+    checked = reader.follow("Check")
     submitted, before = _kill_controller_before_it_notes(reader, tenant)
     reader.follow("Watch")
     place = tenant.place("demo")
@@ -60,6 +63,7 @@ def tell_story(reader: Reader, tenant: Tenant) -> Story:
     _stop_store(tenant)
     results = reader.follow("Results")
     return Story(
+        checked=checked,
         submitted=submitted,
         results=results,
         job_before=before,

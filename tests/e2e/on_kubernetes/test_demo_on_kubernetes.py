@@ -83,6 +83,11 @@ def read_metrics(store: Store, place: RunPlace, evaluation: str) -> Any:
     return json.loads(store.get(key))["metrics"]
 
 
+def test_the_check_finds_nothing_missing_in_a_cluster_that_makes_the_run(story: Story) -> None:
+    for line in ("  run +not there yet", "  controller +tandem-controller .+", "demo-[0-9a-f]{10}: ready to run"):
+        assert re.search(f"^{line}$", story.checked, flags=re.MULTILINE), line
+
+
 def test_figures_and_texts_are_those_of_one_machine(story: Story, on_one_machine: Finished, tenant: Tenant) -> None:
     assert tenant.status("demo")["phase"] == "Succeeded"
     place = tenant.place("demo")
