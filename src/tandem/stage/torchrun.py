@@ -17,9 +17,14 @@ def main() -> None:
     die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TOLD_BEFORE_RANKS))
     os.environ["TANDEM_TORCHRUN"] = str(os.getpid())  # see tandem.train.rank
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    torchrun(sys.argv[2:])
+    try:
+        torchrun(sys.argv[2:])
+    except (ChildFailedError, SignalException):  # the ranks have said why; torchrun's own stack explains nothing
+        sys.exit(1)
 
 
 if __name__ == "__main__":
