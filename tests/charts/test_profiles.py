@@ -18,7 +18,7 @@ def everything() -> Release:
 
 
 def test_profiles_for_every_stage_are_offered_and_small_ones_on_demand(everything: Release) -> None:
-    usual = {"train-8gpu", "train-2gpu", "train-multipod", "generate", "score"}
+    usual = {"train-8gpu", "train-2gpu", "train-multipod", "generate", "generate-endpoint", "score"}
     assert set(render(MINIMAL).profiles) == usual
     assert set(everything.profiles) == usual | {f"{stage}-cpu-demo" for stage in ("train", "generate", "score")}
 
@@ -26,7 +26,7 @@ def test_profiles_for_every_stage_are_offered_and_small_ones_on_demand(everythin
 @pytest.mark.parametrize("values", CI, ids=lambda path: path.stem)
 def test_each_stage_has_exactly_one_default_profile(values: Path) -> None:
     stages = [profile["stage"] for profile in release_of(values).profiles.values() if profile["default"]]
-    assert sorted(stages) == ["generate", "score", "train"]
+    assert sorted(stages) == ["endpoint", "generate", "score", "train"]
 
 
 def test_a_profile_says_what_it_takes(everything: Release) -> None:
@@ -38,6 +38,7 @@ def test_a_profile_says_what_it_takes(everything: Release) -> None:
         "train-cpu-demo": ("train", 2, 0),
         "generate": ("generate", None, 1),
         "generate-cpu-demo": ("generate", None, 0),
+        "generate-endpoint": ("endpoint", None, 0),
         "score": ("score", None, 0),
         "score-cpu-demo": ("score", None, 0),
     }
@@ -61,15 +62,21 @@ def test_training_is_a_pytorchjob_that_neither_restarts_nor_keeps_survivors(ever
 
 
 def test_generating_is_an_indexed_job_whose_shards_fail_alone(everything: Release) -> None:
-    spec = everything.job("generate")["spec"]
-    assert (spec["completionMode"], spec["backoffLimitPerIndex"], spec["podReplacementPolicy"]) == (
-        "Indexed",
-        0,
-        "Failed",
-    )
-    assert "backoffLimit" not in spec, "it would end the other shards"
+    for name in ("generate", "generate-endpoint"):
+        spec = everything.job(name)["spec"]
+        assert (spec["completionMode"], spec["backoffLimitPerIndex"], spec["podReplacementPolicy"]) == (
+            "Indexed",
+            0,
+            "Failed",
+        )
+        assert "backoffLimit" not in spec, "it would end the other shards"
     spec = everything.job("score")["spec"]
     assert (spec["backoffLimit"], spec["completions"], "completionMode" in spec) == (0, 1, False)
+
+
+def process_of(profile: dict[str, Any]) -> str:
+    """The stage that its pods run: a server's texts come of the stage generate, too."""
+    return "generate" if profile["stage"] == "endpoint" else str(profile["stage"])
 
 
 def test_a_job_has_no_name_yet_and_nothing_by_which_argo_cd_would_prune_it(everything: Release) -> None:
@@ -79,7 +86,8 @@ def test_a_job_has_no_name_yet_and_nothing_by_which_argo_cd_would_prune_it(every
         for metadata in (job["metadata"], *(template["metadata"] for template in templates(job))):
             assert "app.kubernetes.io/instance" not in metadata["labels"]
             assert metadata["labels"]["app.kubernetes.io/part-of"] == "tandem"
-            assert metadata["labels"]["tandem.dev/stage"] == everything.profiles[name]["stage"]
+            assert metadata["labels"]["app.kubernetes.io/component"] == everything.profiles[name]["stage"]
+            assert metadata["labels"]["tandem.dev/stage"] == process_of(everything.profiles[name])
             assert metadata["labels"]["tandem.dev/profile"] == name
 
 
@@ -92,7 +100,7 @@ def test_the_process_of_a_stage_learns_its_pod_and_finds_what_it_may_write(every
             if "fieldRef" in entry.get("valueFrom", {})
         }
         assert fields == {"POD_UID": "metadata.uid", "POD_NAME": "metadata.name", "NODE_NAME": "spec.nodeName"}
-        assert container["args"] == ["stage", profile["stage"]]
+        assert container["args"] == ["stage", process_of(profile)]
         assert volume_of(everything.pod(name), "tmp")["at"] == "/tmp"
         assert not {"RUN_URI", "RUN_SHA256", "STAGE", "ATTEMPT"} & {entry["name"] for entry in container["env"]}
 
@@ -119,9 +127,10 @@ def secrets_in(found: Any) -> Iterator[str]:
             yield from secrets_in(value)
 
 
-def test_only_scoring_sees_the_judges_key(everything: Release) -> None:
+def test_only_scoring_sees_the_judges_key_and_only_who_asks_them_those_of_endpoints(everything: Release) -> None:
     seen = {name: set(secrets_in(template)) for name, template in everything.pods()}
     assert {name for name, secrets in seen.items() if "judge" in secrets} == {"score", "score-cpu-demo"}
+    assert {name for name, secrets in seen.items() if "servers" in secrets} == {"generate-endpoint"}
     assert {name for name, secrets in seen.items() if "hub-token" in secrets} == set(everything.profiles)
     assert seen["nightly"] == set(), "what submits a Run needs no key"
 
@@ -131,10 +140,10 @@ def test_no_secret_is_made_by_the_chart(everything: Release) -> None:
 
 
 def test_workloads_have_accounts_of_their_own_and_no_token(everything: Release) -> None:
-    expected = {"train": f"{RELEASE}-train", "generate": f"{RELEASE}-eval", "score": f"{RELEASE}-eval"}
+    expected = {"train": "train", "generate": "eval", "endpoint": "eval", "score": "eval"}
     for name, profile in everything.profiles.items():
         for template in templates(everything.job(name)):
-            assert template["spec"]["serviceAccountName"] == expected[profile["stage"]]
+            assert template["spec"]["serviceAccountName"] == f"{RELEASE}-{expected[profile['stage']]}"
             assert template["spec"]["automountServiceAccountToken"] is False
     assert {account["automountServiceAccountToken"] for account in everything.every("ServiceAccount").values()} == {
         False

@@ -30,6 +30,7 @@ from tests.charts.pairs import SCHEDULE, SCHEDULED
         ({"schedules": [{**SCHEDULE, "startingDeadlineSeconds": 5}]}, "/schedules/0/startingDeadlineSeconds"),
         ({"schedules": [{"name": "a", "cron": "* * * * *"}]}, "run"),
         ({"networkPolicy": {"judgePorts": []}}, "/networkPolicy/judgePorts"),
+        ({"endpoint": {"keys": {"lower": "k"}}}, "lower"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -53,6 +54,8 @@ def test_a_value_that_is_unknown_or_of_another_kind_is_refused_with_its_place(
             "defaultProfiles.score: nothing is not an enabled profile of this stage",
         ),
         ({"defaultProfiles": {"score": "generate"}}, "defaultProfiles.score: generate is not an enabled profile"),
+        ({"defaultProfiles": {"generate": "generate-endpoint"}}, "defaultProfiles.generate: generate-endpoint is not"),
+        ({"defaultProfiles": {"endpoint": ""}}, "defaultProfiles.endpoint is empty: name one of the enabled profiles"),
         ({"profiles": {"score": {"enabled": False}}}, "defaultProfiles.score: score is not an enabled profile"),
         (
             {"profiles": {"train-8gpu": {"processesPerPod": 4}}},
@@ -71,6 +74,12 @@ def test_values_that_do_not_fit_together_are_refused(values: dict[str, Any], fau
     with pytest.raises(Refused) as refused:
         render(merged(MINIMAL, values))
     assert fault in str(refused.value)
+
+
+def test_a_stage_that_nobody_may_use_needs_no_profile() -> None:
+    values = {"defaultProfiles": {"endpoint": ""}, "profiles": {"generate-endpoint": {"enabled": False}}}
+    stages = {profile["stage"] for profile in render(merged(MINIMAL, values)).profiles.values()}
+    assert stages == {"train", "generate", "score"}
 
 
 def test_all_faults_are_told_at_once() -> None:

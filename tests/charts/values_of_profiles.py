@@ -34,7 +34,12 @@ PROFILES = [
             unset=[usual],
             set=["mine"],
         )
-        for stage, usual in (("train", "train-8gpu"), ("generate", "generate"), ("score", "score"))
+        for stage, usual in (
+            ("train", "train-8gpu"),
+            ("generate", "generate"),
+            ("endpoint", "generate-endpoint"),
+            ("score", "score"),
+        )
     ),
     Pair(
         path="profileDefaults.enabled",
@@ -42,7 +47,7 @@ PROFILES = [
         given={
             "profiles": {
                 "mine": {"stage": "score"},
-                **{name: {"enabled": True} for name in ("train-8gpu", "generate", "score")},
+                **{name: {"enabled": True} for name in ("train-8gpu", "generate", "generate-endpoint", "score")},
             }
         },
         look=lambda release: "mine" in release.profiles,

@@ -12,7 +12,7 @@ NETWORK = [
         path="networkPolicy.enabled",
         value=False,
         look=names("NetworkPolicy"),
-        unset=[f"tandem-{name}" for name in ("controller", "generate", "score", "train")],
+        unset=[f"tandem-{name}" for name in ("controller", "endpoint", "generate", "score", "train")],
         set=[],
     ),
     Pair(
@@ -21,8 +21,8 @@ NETWORK = [
         look=lambda release: [
             policy["spec"]["egress"][0].get("to") for policy in release.every("NetworkPolicy").values()
         ],
-        unset=[None] * 4,
-        set=[PEER] * 4,
+        unset=[None] * 5,
+        set=[PEER] * 5,
     ),
     Pair(
         path="networkPolicy.apiServer",
@@ -57,10 +57,10 @@ NETWORK = [
     Pair(
         path="networkPolicy.judge",
         value=PEER,
-        given={"networkPolicy": {"judgePorts": [8000]}},
-        look=lambda release: [egress(name, 8000)(release) for name in ("score", "generate")],
-        unset=[[None], []],
-        set=[[PEER], []],
+        look=lambda release: [egress(name, 8000)(release) for name in ("score", "generate", "endpoint")],
+        given={"networkPolicy": {"judgePorts": [8000], "endpointPorts": [9000]}},
+        unset=[[None], [], []],
+        set=[[PEER], [], []],
     ),
     Pair(
         path="networkPolicy.judgePorts",
@@ -68,6 +68,21 @@ NETWORK = [
         look=egress_ports("score"),
         unset=[53, 80, 443],
         set=[53, 80, 443, 8000],
+    ),
+    Pair(
+        path="networkPolicy.endpoint",
+        value=PEER,
+        given={"networkPolicy": {"endpointPorts": [8000]}},
+        look=lambda release: [egress(name, 8000)(release) for name in ("endpoint", "generate", "score")],
+        unset=[[None], [], []],
+        set=[[PEER], [], []],
+    ),
+    Pair(
+        path="networkPolicy.endpointPorts",
+        value=[9000],
+        look=egress_ports("endpoint"),
+        unset=[53, 80, 443, 8000],
+        set=[53, 80, 443, 9000],
     ),
     Pair(
         path="networkPolicy.proxy",
@@ -97,8 +112,8 @@ NETWORK = [
         look=lambda release: [
             {"to": PEER} in policy["spec"]["egress"] for policy in release.every("NetworkPolicy").values()
         ],
-        unset=[False] * 4,
-        set=[True] * 4,
+        unset=[False] * 5,
+        set=[True] * 5,
     ),
 ]
 

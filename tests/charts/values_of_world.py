@@ -188,6 +188,21 @@ STORE_AND_WORLD = [
         unset=None,
         set=ref("judge", "other"),
     ),
+    Pair(
+        path="endpoint.existingSecret",
+        value="servers",
+        look=lambda release: environment(release.container("generate-endpoint")).get("TANDEM_ENDPOINT_API_KEY"),
+        unset=None,
+        set=ref("servers", "TANDEM_ENDPOINT_API_KEY"),
+    ),
+    Pair(
+        path="endpoint.keys",
+        value={"OTHER_KEY": "other"},
+        given={"endpoint": {"existingSecret": "servers"}},
+        look=lambda release: environment(release.container("generate-endpoint")).get("OTHER_KEY"),
+        unset=None,
+        set=ref("servers", "other"),
+    ),
 ]
 
 IMAGES = [

@@ -83,6 +83,15 @@ def generate() -> dict[str, Any]:
     }
 
 
+def endpoint() -> dict[str, Any]:
+    """The same without GPU, with the key of the server that generates."""
+    template = pod("tandem", "generate")
+    template["spec"]["containers"][0]["env"].append({"name": "TANDEM_ENDPOINT_API_KEY", "value": "none"})
+    made = generate()
+    made["manifest"]["spec"]["template"] = template
+    return {**made, "stage": "endpoint", "gpus": 0}
+
+
 def score() -> dict[str, Any]:
     """A Job without GPU."""
     return {

@@ -13,7 +13,7 @@ import yaml
 from tandem.control.profiles import choose_profile, list_images, parse_profile, read_profiles
 from tandem.errors import BadConfiguration
 from tandem.spec import RunSpec
-from tests.control.profiles import IMAGE, generate, score, train, write_profiles
+from tests.control.profiles import IMAGE, endpoint, generate, score, train, write_profiles
 from tests.control.world import SPEC
 
 Change = Callable[[dict[str, Any]], None]
@@ -73,6 +73,7 @@ POD = ("manifest", "spec", "template", "spec")
         (score, lambda p: put(p, 6, "manifest", "spec", "backoffLimit"), "backoffLimit must be 0"),
         (score, lambda p: put(p, "OnFailure", *POD, "restartPolicy"), "restartPolicy must be Never"),
         (generate, lambda p: drop(p, "manifest", "spec", "completionMode"), "completionMode must be Indexed"),
+        (endpoint, lambda p: drop(p, "manifest", "spec", "completionMode"), "completionMode must be Indexed"),
         (generate, lambda p: put(p, 4, "gpus"), "gpus says 4, and its pod asks for 1"),
         (score, lambda p: put(p, [], *POD, "containers"), "no usable pod template"),
         (score, lambda p: drop(p, *POD), "no usable pod template"),

@@ -390,6 +390,23 @@ def test_retries_use_the_manifest_of_the_first_attempt_whatever_the_profile_says
     assert {entry["name"]: entry.get("value") for entry in container["env"]}["ATTEMPT"] == "2"
 
 
+def test_an_evaluation_by_an_endpoint_takes_no_gpu_and_no_other_evaluation_gets_its_key(world: World) -> None:
+    spec = copy.deepcopy(SCORE_ONLY)
+    server = {"baseUrl": "http://vllm:8000/v1", "model": "base"}
+    spec["evals"].append({"name": "served", "of": "base", "data": "s3://bucket/held.json", "endpoint": server})
+    world.apply(spec=spec)
+    world.settle()
+    assert world.job_names() == ["g0-1"]
+    assert "there is no profile for endpoint" in world.status()["message"]
+    write_profiles(world.profiles, {**changed_profile(), "asks": profiles.endpoint()})
+    world.pass_time(60)
+    assert world.job_names() == ["g0-1", "g1-1"]
+    in_process, served = (job["spec"]["template"]["spec"]["containers"][0] for job in world.jobs())
+    assert (in_process["resources"], served["resources"]) == ({"limits": {"nvidia.com/gpu": 1}}, {})
+    assert [("TANDEM_ENDPOINT_API_KEY" in str(container)) for container in (in_process, served)] == [False, True]
+    assert world.play() == "Succeeded"
+
+
 def changed_profile(**changes: Any) -> dict[str, dict[str, Any]]:
     return {"train-2": {**profiles.train(), **changes}, "generate-1": profiles.generate(), "score": profiles.score()}
 

@@ -35,9 +35,9 @@ SECURED = {
 }
 
 
-def usual_profiles() -> dict[str, Any]:
-    """The three usual profiles, with containers that the restricted standard admits."""
-    profiles = copy.deepcopy({"train-2": train(), "generate-1": generate(), "score": score()})
+def usual_profiles(**more: dict[str, Any]) -> dict[str, Any]:
+    """The three usual profiles and more, with containers that the restricted standard admits."""
+    profiles = copy.deepcopy({"train-2": train(), "generate-1": generate(), "score": score(), **more})
     for profile in profiles.values():
         for template in pod_templates(profile["manifest"]):
             template["spec"]["containers"][0]["securityContext"] = copy.deepcopy(SECURED)

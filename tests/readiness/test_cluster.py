@@ -27,7 +27,7 @@ from tandem.control.api import (
 )
 from tandem.control.fake import FakeApi
 from tandem.errors import BadConfiguration, Fault, TandemError
-from tests.control.profiles import train
+from tests.control.profiles import endpoint, train
 from tests.control.world import SPEC
 from tests.readiness.installed import (
     TEAM,
@@ -318,11 +318,16 @@ def test_a_judge_without_a_key_is_found_unless_the_pods_may_get_one() -> None:
 
 
 def test_an_endpoint_without_a_key_is_found() -> None:
-    endpoint = {"baseUrl": "http://vllm:8000/v1", "model": "m"}
-    spec = {**EVALS_ONLY, "evals": [{"name": "base", "of": "base", "data": "s3://b/e.json", "endpoint": endpoint}]}
-    found = only(find(install(), spec))
+    server = {"baseUrl": "http://vllm:8000/v1", "model": "m"}
+    spec = {**EVALS_ONLY, "evals": [{"name": "base", "of": "base", "data": "s3://b/e.json", "endpoint": server}]}
+    assert "there is no profile for endpoint" in only(find(install(), spec)).fault.what
+    profiles = usual_profiles(asks=endpoint())
+    assert find(install(profiles), spec) == []
+    del container_of(profiles["asks"])["env"][-1]
+    found = only(find(install(profiles), spec))
     assert found.fault.where == "spec.evals[base].endpoint.keyEnv"
-    assert "profile generate-1 are not given the variable TANDEM_ENDPOINT_API_KEY" in found.fault.what
+    assert "profile asks are not given the variable TANDEM_ENDPOINT_API_KEY" in found.fault.what
+    assert "endpoint.existingSecret" in found.fault.remedy
 
 
 @pytest.mark.parametrize(

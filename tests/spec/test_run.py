@@ -40,7 +40,7 @@ def test_a_name_that_could_not_name_a_pod_is_refused(name: str) -> None:
 
 def test_stages_take_the_default_profiles_and_a_run_is_kept_unless_the_file_says_otherwise() -> None:
     spec = parse(run_file()).run.spec
-    assert (spec.profiles.train, spec.profiles.generate, spec.profiles.score) == (None, None, None)
+    assert (spec.profiles.train, spec.profiles.generate, spec.profiles.endpoint, spec.profiles.score) == (None,) * 4
     assert spec.ttl_seconds_after_finished is None
     spec = parse(run_file(profiles={"train": "train-8gpu"}, ttlSecondsAfterFinished=0)).run.spec
     assert (spec.profiles.train, spec.profiles.score, spec.ttl_seconds_after_finished) == ("train-8gpu", None, 0)

@@ -31,7 +31,11 @@
 {{- end }}
 {{- end }}
 {{- range $stage, $name := .Values.defaultProfiles }}
-{{- if ne (default "" (get $stages $name)) $stage }}
+{{- if not $name }}
+{{- if has $stage (values $stages) }}
+{{- $faults = append $faults (printf "defaultProfiles.%s is empty: name one of the enabled profiles of this stage." $stage) }}
+{{- end }}
+{{- else if ne (default "" (get $stages $name)) $stage }}
 {{- $faults = append $faults (printf "defaultProfiles.%s: %s is not an enabled profile of this stage." $stage $name) }}
 {{- end }}
 {{- end }}

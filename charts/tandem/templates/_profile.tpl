@@ -41,8 +41,13 @@ manifest:
 app.kubernetes.io/name: tandem
 app.kubernetes.io/part-of: tandem
 app.kubernetes.io/component: {{ .profile.stage }}
-tandem.dev/stage: {{ .profile.stage }}
+tandem.dev/stage: {{ include "tandem.profile.process" . }}
 tandem.dev/profile: {{ .name }}
+{{- end }}
+
+{{- /* The stage that the pod's process runs. */ -}}
+{{- define "tandem.profile.process" -}}
+{{ ternary "generate" .profile.stage (eq .profile.stage "endpoint") }}
 {{- end }}
 
 {{- define "tandem.profile.jobMetadata" -}}
@@ -96,7 +101,7 @@ spec:
   completions: 1
   parallelism: 1
   podReplacementPolicy: Failed
-  {{- if eq .profile.stage "generate" }}
+  {{- if ne .profile.stage "score" }}
   # A shard that fails leaves the others alone; with a backoffLimit of 0 it would end them.
   completionMode: Indexed
   backoffLimitPerIndex: 0
@@ -155,7 +160,7 @@ spec:
     - name: {{ ternary "pytorch" "tandem" $train }}
       image: {{ include "tandem.profile.image" . }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-      args: [stage, {{ .profile.stage }}]
+      args: [stage, {{ include "tandem.profile.process" . }}]
       {{- with .profile.securityContext }}
       securityContext:
         {{- toYaml . | nindent 8 }}
@@ -180,8 +185,9 @@ spec:
         {{- include "tandem.block" (list "tandem.env.store" .root 8) }}
         {{- include "tandem.block" (list "tandem.env.network" .root 8) }}
         {{- include "tandem.block" (list "tandem.env.hub" .root 8) }}
-        {{- if eq .profile.stage "score" }}
-        {{- include "tandem.block" (list "tandem.env.judge" .root 8) }}
+        {{- $keys := get (dict "score" .root.Values.judge "endpoint" .root.Values.endpoint) .profile.stage }}
+        {{- with $keys }}
+        {{- include "tandem.block" (list "tandem.env.keys" . 8) }}
         {{- end }}
         {{- with .profile.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -255,13 +261,14 @@ persistentVolumeClaim:
 {{- end }}
 {{- end }}
 
-{{- define "tandem.env.judge" -}}
-{{- if .Values.judge.existingSecret }}
-{{- range $variable, $key := .Values.judge.keys }}
+{{- /* Takes {existingSecret, keys}. */ -}}
+{{- define "tandem.env.keys" -}}
+{{- if .existingSecret }}
+{{- range $variable, $key := .keys }}
 - name: {{ $variable }}
   valueFrom:
     secretKeyRef:
-      name: {{ $.Values.judge.existingSecret }}
+      name: {{ $.existingSecret }}
       key: {{ $key }}
 {{- end }}
 {{- end }}

@@ -13,7 +13,7 @@ from tandem.control.manifest import Owner, build_job
 from tandem.control.names import ATTEMPT, RUN_SHA256, STAGE, JobStage, join_shards, name_job, parse_job_stage
 from tandem.control.plan import Attempt, Commit, Observed, Start, State, Stop
 from tandem.control.pods import find_container, index_of, is_finished, is_over, started_at
-from tandem.control.profiles import Profiles, choose_profile
+from tandem.control.profiles import Profiles, choose_profile, use_of
 from tandem.control.seen import owner_uid
 from tandem.control.settings import ensure_settings, read_checkpoints
 from tandem.control.stages import Kind, Stage
@@ -304,7 +304,7 @@ class JobBackend:
         with suppress(NotThere):
             kept: Object = json.loads(self.store.get(key))["manifest"]
             return kept
-        chosen = choose_profile(self.read_profiles(), self.spec, stage.kind)
+        chosen = choose_profile(self.read_profiles(), self.spec, use_of(stage, self.spec))
         manifest = build_job(chosen.profile.manifest, name=name, stage=stage, facts=facts, owner=self.owner)
         kind = JOB_KINDS[manifest["kind"]]
         # Only what the server takes is kept, or a profile that was mended later would change nothing.

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tandem.control.manifest import pod_templates, stage_container
+from tandem.control.names import JobStage
 from tandem.errors import BadConfiguration, Fault
+from tandem.record.evaluation import find_evaluation
 from tandem.record.run import RunRecord
 from tandem.spec import RunSpec
 from tandem.spec.yaml12 import NotReadable, parse_yaml
 
 SPEAKS = str(RunRecord.model_fields["schema_"].default)
 """The run record that this version writes: images must read it."""
+
+Use = Literal["train", "generate", "endpoint", "score"]
+"""What a profile is for: a stage, or the stage generate where a server generates."""
 
 SUFFIX = ".yaml"
 ADMIN = "Have the platform team mend it (profiles in the values of the chart tandem)."
@@ -27,10 +32,10 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    stage: Literal["train", "generate", "score"]
+    stage: Use
     default: bool
     ranks: int | None = Field(default=None, ge=1)
-    """Processes that train together, over all pods. None for the other stages."""
+    """Processes that train together, over all pods. None for the others."""
     gpus: int = Field(ge=0)
     """Of the whole job for train, of one pod else."""
     speaks: str
@@ -103,24 +108,38 @@ def parse_profile(body: bytes, *, where: str) -> Profile:
     return profile
 
 
-def choose_profile(profiles: Profiles, spec: RunSpec, stage: str) -> Chosen:
-    """The profile for a stage (train, generate or score). Raises BadConfiguration with all that does not fit."""
-    chosen = find_profile(profiles, spec, stage)
+def list_uses(spec: RunSpec) -> tuple[Use, ...]:
+    """What a Run needs profiles for, in the order of its stages."""
+    served = {evaluation.endpoint is not None for evaluation in spec.evals}
+    wanted = {"train": spec.train is not None, "generate": False in served, "endpoint": True in served}
+    return tuple(use for use in get_args(Use) if wanted.get(use, bool(spec.evals)))
+
+
+def use_of(stage: JobStage, spec: RunSpec) -> Use:
+    """What the profile of a stage of this Run must be for."""
+    if stage.kind == "generate":
+        return "generate" if find_evaluation(spec, stage.evaluation)[0].endpoint is None else "endpoint"
+    return "train" if stage.kind == "train" else "score"
+
+
+def choose_profile(profiles: Profiles, spec: RunSpec, use: Use) -> Chosen:
+    """The profile for a use. Raises BadConfiguration with all that does not fit."""
+    chosen = find_profile(profiles, spec, use)
     faults = list(find_misfits(chosen, spec))
     if faults:
         raise BadConfiguration(faults)
     return chosen
 
 
-def find_profile(profiles: Profiles, spec: RunSpec, stage: str) -> Chosen:
-    """The profile that a Run names for a stage, else the default. Raises BadConfiguration if there is none."""
-    wanted = None if spec.profiles is None else getattr(spec.profiles, stage)
-    fitting = sorted(name for name, profile in profiles.items() if profile.stage == stage)
-    where = f"spec.profiles.{stage}"
+def find_profile(profiles: Profiles, spec: RunSpec, use: Use) -> Chosen:
+    """The profile that a Run names for a use, else the default. Raises BadConfiguration if there is none."""
+    wanted = None if spec.profiles is None else getattr(spec.profiles, use)
+    fitting = sorted(name for name, profile in profiles.items() if profile.stage == use)
+    where = f"spec.profiles.{use}"
     if wanted is None:
         default = [name for name in fitting if profiles[name].default]
         if not default:
-            what = f"there is no profile for {stage}"
+            what = f"there is no profile for {use}"
             raise BadConfiguration(Fault(where=where, what=what, remedy=ADMIN))
         wanted = default[0]
     if wanted not in fitting:
@@ -157,7 +176,7 @@ def list_images(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _check_defaults(profiles: Profiles) -> Iterator[Fault]:
-    for stage in ("train", "generate", "score"):
+    for stage in get_args(Use):
         named = sorted(name for name, profile in profiles.items() if profile.stage == stage)
         defaults = [name for name in named if profiles[name].default]
         if named and len(defaults) != 1:
@@ -215,7 +234,7 @@ def _pytorch_problems(profile: Profile, spec: Mapping[str, Any]) -> Iterator[str
 def _job_problems(profile: Profile, spec: Mapping[str, Any]) -> Iterator[str]:
     if spec["template"]["spec"].get("restartPolicy") != "Never":
         yield "restartPolicy must be Never: tandem counts and retries attempts"
-    if profile.stage != "generate":
+    if profile.stage not in ("generate", "endpoint"):
         if spec.get("backoffLimit") != 0:
             yield "backoffLimit must be 0: tandem counts and retries attempts"
         return

@@ -84,8 +84,8 @@ def check_keys(spec: RunSpec, chosen: Mapping[str, Chosen], findings: Collector)
             values = "judge.existingSecret and judge.keys in the values of the chart tandem"
             _check_key(f"{place}.judge.keyEnv", judge.key_env, chosen.get("score"), values, findings)
         if endpoint is not None:
-            values = "extraEnv of the profile in the values of the chart tandem"
-            _check_key(f"{place}.endpoint.keyEnv", endpoint.key_env, chosen.get("generate"), values, findings)
+            values = "endpoint.existingSecret and endpoint.keys in the values of the chart tandem"
+            _check_key(f"{place}.endpoint.keyEnv", endpoint.key_env, chosen.get("endpoint"), values, findings)
 
 
 def _check_key(place: str, variable: str, chosen: Chosen | None, values: str, findings: Collector) -> None:

@@ -11,6 +11,7 @@ from tandem.control.profiles import (
     Profiles,
     find_misfits,
     find_profile,
+    list_uses,
     parse_profiles,
 )
 from tandem.readiness.access import add_unseen
@@ -41,14 +42,14 @@ def read_profiles(api: Api, namespace: str, findings: Collector) -> dict[str, Pr
 
 
 def choose_profiles(profiles: Profiles, spec: RunSpec, findings: Collector) -> dict[str, Chosen]:
-    """The profile of each stage that the Run has; what there is none for, and what does not fit, is reported."""
+    """The profile of each use that the Run has; what there is none for, and what does not fit, is reported."""
     chosen: dict[str, Chosen] = {}
-    for stage in (*(["train"] if spec.train is not None else []), *(["generate", "score"] if spec.evals else [])):
+    for use in list_uses(spec):
         with findings.catching("profile-unfit"):
-            one = find_profile(profiles, spec, stage)
+            one = find_profile(profiles, spec, use)
             findings.take("profile-unfit", list(find_misfits(one, spec)), cause="configuration")
             if _can_be_read(one, findings):
-                chosen[stage] = one
+                chosen[use] = one
     return chosen
 
 

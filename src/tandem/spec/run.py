@@ -49,6 +49,9 @@ class ProfilesSpec(Section):
     """Name of a profile for training, as `tandem check --cluster` lists them. None: the default one."""
     generate: str | None = Field(default=None, pattern=PROFILE_NAME)
     """Name of a profile for generating. None: the default one."""
+    endpoint: str | None = Field(default=None, pattern=PROFILE_NAME)
+    """Name of a profile for generating by an evaluation's `endpoint`, which needs no GPU but the server's key and a way
+    to it. None: the default one."""
     score: str | None = Field(default=None, pattern=PROFILE_NAME)
     """Name of a profile for scoring. None: the default one."""
 
