@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from tandem.control.profiles import Use, find_profile, read_profiles
 from tandem.record.run import RunRecord
 from tandem.stage.train import GRACE_SECONDS
 from tests.charts.helm import CI, EVERYTHING, MINIMAL, RELEASE, Refused, Release, merged, release_of, render, templates
 from tests.charts.pairs import volume_of
+from tests.spec.runs import parse, run_file
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,20 @@ def test_profiles_for_every_stage_are_offered_and_small_ones_on_demand(everythin
 def test_each_stage_has_exactly_one_default_profile(values: Path) -> None:
     stages = [profile["stage"] for profile in release_of(values).profiles.values() if profile["default"]]
     assert sorted(stages) == ["endpoint", "generate", "score", "train"]
+
+
+@pytest.mark.parametrize("values", CI, ids=lambda path: path.stem)
+def test_the_controller_reads_the_profiles_as_the_chart_writes_them(values: Path, tmp_path: Path) -> None:
+    release = release_of(values)
+    for name, text in release.one("ConfigMap", f"{RELEASE}-profiles")["data"].items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    found = read_profiles(tmp_path)
+    assert {name: profile.manifest for name, profile in found.items()} == {name: release.job(name) for name in found}
+    assert set(found) == set(release.profiles)
+    spec = parse(run_file()).run.spec
+    assert {find_profile(found, spec, use).name for use in get_args(Use)} == {
+        name for name, profile in release.profiles.items() if profile["default"]
+    }
 
 
 def test_a_profile_says_what_it_takes(everything: Release) -> None:
