@@ -12,6 +12,7 @@ def test_what_stages_print_is_progress() -> None:
     assert parse_progress("step 40/150 loss 0.31") == Progress(unit="step", done=40, total=150)
     assert parse_progress("sample 12/300 batch 3 of 40") == Progress(unit="sample", done=12, total=300)
     assert parse_progress("[rank 0] judged 7/300") == Progress(unit="judged", done=7, total=300)
+    assert parse_progress("compared 128/300") == Progress(unit="compared", done=128, total=300)
 
 
 def test_the_newest_line_that_tells_anything_counts() -> None:

@@ -1,4 +1,4 @@
-"""How far a stage is, as its log lines say: `step 40/150`, `sample 12/300`, `judged 7/300`."""
+"""How far a stage is, as its log lines say: `step 40/150`, `sample 12/300`, `judged 7/300`, `compared 128/300`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_PROGRESS = re.compile(r"\b(step|sample|batch|judged) (\d{1,15})/(\d{1,15})\b")
+_PROGRESS = re.compile(r"\b(step|sample|batch|judged|compared) (\d{1,15})/(\d{1,15})\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class Progress:
     """So many of so many."""
 
     unit: str
-    """step, sample, batch or judged."""
+    """step, sample, batch, judged or compared."""
     done: int
     total: int
 

@@ -22,7 +22,7 @@ FINAL = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 _LONGEST = 1000
 """Characters of a message: a status is no log."""
 
-_NOUNS = {"step": "steps", "sample": "samples", "batch": "batches", "judged": "judged"}
+_NOUNS = {"step": "steps", "sample": "samples", "batch": "batches", "judged": "judged", "compared": "compared"}
 
 
 @dataclass(frozen=True, kw_only=True)

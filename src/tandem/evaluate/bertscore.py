@@ -17,8 +17,9 @@ from typing import Protocol
 from tandem.evaluate.encoder import BertScoreSettings, load_encoder
 from tandem.evaluate.records import Record, Similarity
 
-_PAIRS_AT_ONCE = 512
-"""bert-score holds the embeddings of all texts of a call in memory."""
+PAIRS_AT_ONCE = 128
+"""bert-score holds the embeddings of all texts of a call in memory; and so many pairs at most are compared again after
+a scoring was broken off."""
 
 
 class BertScoreIdentity(Record):
@@ -78,8 +79,8 @@ class BertScore:
         pairs = list(zip(answers, references, strict=True))
         return [
             self._similarity(f1)
-            for start in range(0, len(pairs), _PAIRS_AT_ONCE)
-            for f1 in self._f1(pairs[start : start + _PAIRS_AT_ONCE])
+            for start in range(0, len(pairs), PAIRS_AT_ONCE)
+            for f1 in self._f1(pairs[start : start + PAIRS_AT_ONCE])
         ]
 
     def _f1(self, pairs: list[tuple[str, str]]) -> list[float]:

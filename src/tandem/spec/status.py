@@ -64,7 +64,7 @@ class ProgressSection(Section):
     """How far the attempt has come, as its pods' logs say."""
 
     unit: str
-    """What is counted: steps, samples, judged."""
+    """What is counted: steps, samples, judged, compared."""
     done: int = Field(ge=0)
     """How many are done."""
     total: int = Field(ge=0)

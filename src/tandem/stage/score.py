@@ -10,6 +10,7 @@ from typing import Any
 
 from tandem.errors import BadData, Fault
 from tandem.evaluate.bertscore import BertScore
+from tandem.evaluate.bertscore_cache import KeptScores
 from tandem.evaluate.encoder import BertScoreSettings
 from tandem.evaluate.judge import JudgeSettings
 from tandem.evaluate.judge_cache import JudgeCache
@@ -44,7 +45,7 @@ def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     data = context.use_input(f"spec.evals[{entry.name}].data")
     predictions, generation = _read_predictions(context, name, entry, data)
     judge = _judge_settings(JudgeSpec.model_validate(settings["judge"]))
-    scorer = _open_scorer(context, entry, settings["bertScore"])
+    scorer = _open_scorer(context, entry, settings["bertScore"], say)
     say(f"{len(predictions)} texts; {judge_identity(judge).line}")
     lines, result = score_predictions(
         predictions,
@@ -130,7 +131,9 @@ def _judge_settings(spec: JudgeSpec) -> JudgeSettings:
     )
 
 
-def _open_scorer(context: Context, entry: EvalSpec, settings: dict[str, Any] | None) -> BertScore | None:
+def _open_scorer(
+    context: Context, entry: EvalSpec, settings: dict[str, Any] | None, say: Callable[[str], None]
+) -> KeptScores | None:
     if settings is None:
         return None
     spec = BertScoreSpec.model_validate(settings)
@@ -141,7 +144,7 @@ def _open_scorer(context: Context, entry: EvalSpec, settings: dict[str, Any] | N
         else:
             found = context.resolver.resolve(spec.model, spec.revision)
             source = str(found) if found is not None else spec.model
-    return BertScore(
+    loaded = BertScore(
         BertScoreSettings(
             model=source,
             name=None if source == spec.model else spec.model,
@@ -150,6 +153,7 @@ def _open_scorer(context: Context, entry: EvalSpec, settings: dict[str, Any] | N
             batch_size=spec.batch_size,
         )
     )
+    return KeptScores(scorer=loaded, store=context.store, batch_size=spec.batch_size, say=say)
 
 
 def describe_deviations(generation: dict[str, Any]) -> tuple[str, ...]:
