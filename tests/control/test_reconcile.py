@@ -498,7 +498,7 @@ def test_a_run_whose_inputs_pods_cannot_reach_has_failed(world: World) -> None:
     def refuse(_: Any) -> Any:
         raise BadConfiguration(Fault(where="spec.model.source: ../base", what="is a path", remedy="Push it."))
 
-    world.controller.reconciler.pin = refuse
+    world.controller.reconciler.tracker.pin = refuse
     world.apply()
     world.settle()
     assert world.status()["phase"] == "Failed"

@@ -12,8 +12,10 @@ from tandem.control.health import Health, Metrics
 from tandem.control.names import OURS, RUN_ID
 from tandem.control.notices import Log, Notices
 from tandem.control.profiles import read_profiles
-from tandem.control.reconcile import Mirrors, Reconciler
+from tandem.control.reconcile import Reconciler
 from tandem.control.seen import LastSeen, LogTails, spawn_thread
+from tandem.control.showing import Showing
+from tandem.control.tracking import Mirrors, Tracker
 from tandem.control.watch import Mirror
 from tandem.record.run import Pin
 from tandem.spec import RunSpec
@@ -74,7 +76,7 @@ def assemble(
     notices = Notices(
         api=api, namespace=namespace, log=log, now=now, count=lambda reason: metrics.happenings.labels(reason).inc()
     )
-    reconciler = Reconciler(
+    tracker = Tracker(
         api=api,
         store=store,
         namespace=namespace,
@@ -88,8 +90,17 @@ def assemble(
         notices=notices,
         now=now,
     )
+    reconciler = Reconciler(
+        api=api,
+        store=store,
+        namespace=namespace,
+        tracker=tracker,
+        showing=Showing(api=api, store=store, namespace=namespace, notices=notices, now=now),
+        notices=notices,
+        now=now,
+    )
     health = Health(now=now)
-    for one in reconciler.mirrors.all:
+    for one in tracker.mirrors.all:
         health.say(f"watch of {one.kind.kind}", "has not been listed yet")
     health.say("store", "has not been asked yet")
     board.controller = Controller(

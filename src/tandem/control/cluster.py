@@ -16,18 +16,25 @@ import yaml
 from kubernetes import client, config
 
 from tandem.control.api import (
-    AlreadyExists,
     Busy,
     Change,
-    Conflict,
-    Expired,
-    Forbidden,
     Kind,
     NotFound,
     Object,
     Page,
     Propagation,
-    Refused,
+)
+from tandem.control.cluster_answers import (
+    AWAY,
+    LOGIN,
+    error_of,
+    mapping,
+    name_place,
+    no_object,
+    parse_object,
+    parse_status,
+    read_lines,
+    shorten,
 )
 from tandem.errors import BadConfiguration, Fault, TandemError
 
@@ -35,11 +42,6 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 WATCH_SLACK_SECONDS = 15.0
 """How much longer than the server should a watch is waited for: a lost network says nothing."""
-LONGEST_LINE = 64 * 1024 * 1024
-"""Bytes of one event of a watch."""
-
-AWAY = "See that the cluster is up and that the network leads there."
-_LOGIN = "Log in again, or choose another context or kubeconfig."
 
 
 class Cluster:
@@ -61,20 +63,20 @@ class Cluster:
             found = self._ask("GET", kind.root, where=kind.plural).get("resources")
         except NotFound:
             return False
-        return isinstance(found, list) and any(_mapping(one).get("name") == kind.plural for one in found)
+        return isinstance(found, list) and any(mapping(one).get("name") == kind.plural for one in found)
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """See Api."""
-        return self._ask("GET", kind.path(namespace, name), where=_place(kind, namespace, name))
+        return self._ask("GET", kind.path(namespace, name), where=name_place(kind, namespace, name))
 
     def list(
         self, kind: Kind, namespace: str | None, *, selector: str = "", limit: int = 500, rest: str | None = None
     ) -> Page:
         """See Api."""
         query = {"labelSelector": selector, "limit": str(limit), "continue": rest or ""}
-        found = self._ask("GET", kind.path(namespace), query=query, where=_place(kind, namespace))
-        metadata, listed = _mapping(found.get("metadata")), found.get("items")
-        given = [_mapping(item) for item in listed] if isinstance(listed, list) else []
+        found = self._ask("GET", kind.path(namespace), query=query, where=name_place(kind, namespace))
+        metadata, listed = mapping(found.get("metadata")), found.get("items")
+        given = [mapping(item) for item in listed] if isinstance(listed, list) else []
         items = tuple({"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in given)
         return Page(items=items, version=metadata.get("resourceVersion", ""), rest=metadata.get("continue") or None)
 
@@ -82,7 +84,7 @@ class Cluster:
         self, kind: Kind, namespace: str | None, *, version: str, selector: str = "", seconds: float = 300.0
     ) -> Iterator[Change]:
         """See Api."""
-        where = _place(kind, namespace)
+        where = name_place(kind, namespace)
         query = {
             "watch": "true",
             "labelSelector": selector,
@@ -92,14 +94,14 @@ class Cluster:
         }
         timeout = (CONNECT_SECONDS, seconds + WATCH_SLACK_SECONDS)
         with self._open("GET", kind.path(namespace), query=query, where=where, timeout=timeout) as answer:
-            for line in _lines(answer):
-                event = _parse(line, where)
-                changed = _mapping(event.get("object"))
+            for line in read_lines(answer):
+                event = parse_object(line, where)
+                changed = mapping(event.get("object"))
                 if event.get("type") == "ERROR":
                     code = changed.get("code")
-                    raise _error_of(code if isinstance(code, int) else 500, changed, {}, where)
+                    raise error_of(code if isinstance(code, int) else 500, changed, {}, where)
                 if event.get("type") not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK") or "metadata" not in changed:
-                    raise _no_object(line, where)
+                    raise no_object(line, where)
                 yield Change(type=event["type"], object=changed)
 
     def create(
@@ -108,7 +110,7 @@ class Cluster:
         """See Api."""
         query = {"fieldValidation": "Strict" if strict else "", "dryRun": "All" if dry_run else ""}
         whole = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
-        where = _place(kind, namespace, (body.get("metadata") or {}).get("name"))
+        where = name_place(kind, namespace, (body.get("metadata") or {}).get("name"))
         return self._ask("POST", kind.path(namespace), query=query, body=whole, where=where, creates=True)
 
     def delete(
@@ -125,7 +127,7 @@ class Cluster:
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         try:
-            self._ask("DELETE", kind.path(namespace, name), body=body, where=_place(kind, namespace, name))
+            self._ask("DELETE", kind.path(namespace, name), body=body, where=name_place(kind, namespace, name))
         except NotFound:
             return
 
@@ -136,7 +138,7 @@ class Cluster:
             kind.path(namespace, name),
             body=patch,
             content="application/merge-patch+json",
-            where=_place(kind, namespace, name),
+            where=name_place(kind, namespace, name),
         )
 
     def apply_status(self, kind: Kind, namespace: str | None, name: str, status: Object, *, manager: str) -> Object:
@@ -153,7 +155,7 @@ class Cluster:
             query={"fieldManager": manager, "force": "true"},
             body=body,
             content="application/apply-patch+yaml",
-            where=_place(kind, namespace, name),
+            where=name_place(kind, namespace, name),
         )
 
     def read_log(self, namespace: str, pod: str, container: str, *, tail_lines: int | None = None) -> bytes:
@@ -196,7 +198,7 @@ class Cluster:
         with self._open(
             method, path, query=query, body=body, content=content, where=where, timeout=timeout, creates=creates
         ) as answer:
-            return _parse(answer.read(), where)
+            return parse_object(answer.read(), where)
 
     @contextmanager
     def _open(
@@ -229,7 +231,7 @@ class Cluster:
             )
             with closing(answer):
                 if not 200 <= answer.status < 300:
-                    raise _error_of(answer.status, _parse_status(answer.read()), answer.headers, where, creates=creates)
+                    raise error_of(answer.status, parse_status(answer.read()), answer.headers, where, creates=creates)
                 yield answer
                 answer.drain_conn()
 
@@ -272,9 +274,9 @@ def _typed_settings(kubeconfig: str | None) -> Iterator[None]:
     try:
         yield
     except config.ConfigException as error:
-        raise BadConfiguration(Fault(where=where, what=f"cannot be used: {_line(error)}", remedy=remedy)) from None
+        raise BadConfiguration(Fault(where=where, what=f"cannot be used: {shorten(error)}", remedy=remedy)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        what = f"cannot be read ({type(error).__name__}: {_line(error)})"
+        what = f"cannot be read ({type(error).__name__}: {shorten(error)})"
         raise BadConfiguration(Fault(where=where, what=what, remedy=remedy)) from None
 
 
@@ -285,90 +287,14 @@ def _typed_errors(where: str) -> Iterator[None]:
     except TandemError:
         raise
     except (urllib3.exceptions.SSLError, ssl.SSLError) as error:
-        what = f"the server's certificate is not trusted ({_line(error)})"
-        raise BadConfiguration(Fault(where=where, what=what, remedy=_LOGIN)) from None
+        what = f"the server's certificate is not trusted ({shorten(error)})"
+        raise BadConfiguration(Fault(where=where, what=what, remedy=LOGIN)) from None
     except urllib3.exceptions.LocationValueError as error:
         raise BadConfiguration(
-            Fault(where=where, what=f"the server has no usable address ({_line(error)})", remedy=_LOGIN)
+            Fault(where=where, what=f"the server has no usable address ({shorten(error)})", remedy=LOGIN)
         ) from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        what = f"the cluster cannot be reached ({type(error).__name__}: {_line(error)})"
+        what = f"the cluster cannot be reached ({type(error).__name__}: {shorten(error)})"
         raise Busy(Fault(where=where, what=what, remedy=AWAY)) from None
     except (client.ApiException, config.ConfigException) as error:
-        raise BadConfiguration(Fault(where=where, what=f"cannot log in ({_line(error)})", remedy=_LOGIN)) from None
-
-
-def _error_of(
-    code: int, status: Mapping[str, Any], headers: Mapping[str, str], where: str, *, creates: bool = False
-) -> TandemError:
-    what = _line(status.get("message") or f"HTTP {code}")
-    reason = status.get("reason")
-    match code:
-        case 401:
-            return BadConfiguration(Fault(where=where, what=f"not logged in ({what})", remedy=_LOGIN))
-        case 403 if "exceeded quota" in what:  # Kubernetes says it in words only
-            return Busy(Fault(where=where, what=what, remedy="Wait until quota is free, or ask for more."))
-        case 403:
-            remedy = "Ask the platform team for this permission."
-            return Forbidden(Fault(where=where, what=f"is not permitted ({what})", remedy=remedy))
-        case 404:
-            return NotFound(Fault(where=where, what=f"is not there ({what})", remedy="Check name and namespace."))
-        case 409 if creates and reason in ("AlreadyExists", None):
-            return AlreadyExists(Fault(where=where, what="is there already", remedy="Choose another name."))
-        case 409:
-            return Conflict(Fault(where=where, what=f"changed meanwhile ({what})", remedy="Try again."))
-        case 410:
-            return Expired(Fault(where=where, what="the server has forgotten this version", remedy="List again."))
-        case 408 | 429 | 500 | 502 | 503 | 504:
-            after = headers.get("Retry-After", "")
-            fault = Fault(where=where, what=f"the cluster has trouble (HTTP {code}: {what})", remedy=AWAY)
-            return Busy(fault, after=float(after) if after.isdigit() else None)
-        case _ if code >= 500:
-            return Busy(Fault(where=where, what=f"the cluster has trouble (HTTP {code}: {what})", remedy=AWAY))
-        case _:
-            return Refused(Fault(where=where, what=f"is refused ({what})", remedy="Correct it, or the cluster."))
-
-
-def _lines(answer: Any) -> Iterator[bytes]:
-    kept = b""
-    while piece := answer.read1(65536):
-        *whole, kept = (kept + piece).split(b"\n")
-        yield from (line for line in whole if line.strip())
-        if len(kept) > LONGEST_LINE:
-            return
-
-
-def _parse(body: bytes, where: str) -> Object:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise _no_object(body, where)
-    return value
-
-
-def _no_object(body: bytes, where: str) -> Busy:
-    what = f"the server's answer is not an object of Kubernetes ({body[:60]!r})"
-    return Busy(Fault(where=where, what=what, remedy=AWAY))
-
-
-def _mapping(value: Any) -> Object:
-    return value if isinstance(value, dict) else {}
-
-
-def _parse_status(body: bytes) -> Object:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {"message": body[:200].decode("utf-8", "replace")}
-    return value if isinstance(value, dict) else {}
-
-
-def _place(kind: Kind, namespace: str | None, name: str | None = None) -> str:
-    place = "/".join(part for part in (namespace if kind.namespaced else None, name) if part)
-    return f"{kind.kind} {place}" if place else kind.plural
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:400]
+        raise BadConfiguration(Fault(where=where, what=f"cannot log in ({shorten(error)})", remedy=LOGIN)) from None

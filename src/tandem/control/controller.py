@@ -12,7 +12,8 @@ from tandem.control.health import Health, Metrics
 from tandem.control.names import RUN_ID
 from tandem.control.notices import Log
 from tandem.control.queue import WorkQueue
-from tandem.control.reconcile import Mirrors, Reconciler
+from tandem.control.reconcile import Reconciler
+from tandem.control.tracking import Mirrors
 from tandem.control.watch import Mirror
 from tandem.errors import RetryableError, TandemError
 from tandem.spec import run_id
@@ -69,7 +70,7 @@ class Controller:
     def note_pod(self, pod: Object, is_gone: bool) -> None:
         """A pod changed; the last that was seen of a deleted one is kept."""
         if is_gone:
-            self.reconciler.seen.note_gone(pod)
+            self.reconciler.tracker.seen.note_gone(pod)
         self.note_child(pod, is_gone)
 
     def refresh(self, mirror: Mirror) -> float:
@@ -183,7 +184,7 @@ class Controller:
     @property
     def mirrors(self) -> Mirrors:
         """What is watched."""
-        return self.reconciler.mirrors
+        return self.reconciler.tracker.mirrors
 
     def _thread(self, name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
         return threading.Thread(target=target, args=arguments, name=name, daemon=True)

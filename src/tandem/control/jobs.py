@@ -2,81 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tandem.control.api import JOB_KINDS, AlreadyExists, Api, Busy, NotFound, Object, Refused
+from tandem.control.api import JOB_KINDS, Api, NotFound, Object
 from tandem.control.collect import Collector
-from tandem.control.manifest import Owner, build_job
-from tandem.control.names import ATTEMPT, RUN_SHA256, STAGE, JobStage, join_shards, name_job, parse_job_stage
+from tandem.control.live import LiveJob, read_live_job, remember_job
+from tandem.control.making import JobMaker
+from tandem.control.names import JobStage, join_shards
 from tandem.control.plan import Attempt, Commit, Observed, Start, State, Stop
-from tandem.control.pods import find_container, index_of, is_finished, is_over, started_at
-from tandem.control.profiles import Profiles, choose_profile, use_of
+from tandem.control.pods import find_container, is_finished, is_over, started_at
 from tandem.control.seen import owner_uid
-from tandem.control.settings import ensure_settings, read_checkpoints
 from tandem.control.stages import Kind, Stage
 from tandem.control.stored import RunRecords, StageRecords
 from tandem.control.times import read_time, write_time
-from tandem.errors import BadConfiguration, Fault
 from tandem.record.attempt import AttemptEnd, AttemptStart, write_attempt_start
 from tandem.record.commit import write_commit
-from tandem.spec import RunSpec, canonical_json
-from tandem.stage.facts import Facts
-from tandem.store import AlreadyThere, Corrupt, NotThere, Store
+from tandem.store import Corrupt, Store
 from tandem.store.layout import RunPlace
 
 SLOTS = dict.fromkeys(Kind, 1_000_000)
 """Attempts of a Run that may exist at once: the cluster's queue decides how many of them run."""
-
-JOB_SCHEMA = "tandem.dev/job/v1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveJob:
-    """A job of this Run that is in the cluster, or was, and its pods."""
-
-    job: Object
-    stage: JobStage
-    number: int
-    pods: tuple[Object, ...]
-    gone: tuple[Object, ...] = ()
-    """Its deleted pods as they were last seen."""
-
-    @property
-    def name(self) -> str:
-        """The job's."""
-        return str(self.job["metadata"]["name"])
-
-    @property
-    def uid(self) -> str:
-        """The job's."""
-        return str(self.job["metadata"]["uid"])
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether it is being deleted."""
-        return "deletionTimestamp" in self.job["metadata"]
-
-    def pods_of(self, stage: str) -> list[Object]:
-        """The pods that make one of its stages, the deleted ones after those that are there."""
-        pods = [*self.pods, *self.gone]
-        if self.stage.kind != "generate":
-            return pods
-        place = self.stage.stages.index(stage)
-        return [pod for pod in pods if index_of(pod) == place]
-
-
-def read_live_job(job: Object, pods: Sequence[Object], gone: Sequence[Object]) -> LiveJob | None:
-    """A job with what its labels say; None if a controller did not make it."""
-    metadata = job["metadata"]
-    try:
-        stage = parse_job_stage((metadata.get("annotations") or {})[STAGE])
-        number = int((metadata.get("labels") or {})[ATTEMPT])
-    except (KeyError, ValueError):
-        return None
-    return LiveJob(job=job, stage=stage, number=number, pods=tuple(pods), gone=tuple(gone))
 
 
 @dataclass(kw_only=True)
@@ -86,14 +33,13 @@ class JobBackend:
     api: Api
     store: Store
     place: RunPlace
-    spec: RunSpec
-    record_sha256: str
-    owner: Owner
+    owner_uid: str
+    """The Run object's."""
+    maker: JobMaker
     records: RunRecords
     collector: Collector
     list_jobs: Callable[[], Sequence[LiveJob]]
     """The Run's jobs as the cluster was last seen."""
-    read_profiles: Callable[[], Profiles]
     now: Callable[[], float]
     notice: Callable[[str, str, int | None, str], None]
     """Told what happened: a CamelCase reason, the stage, the attempt's number, one line."""
@@ -108,7 +54,7 @@ class JobBackend:
     def own_ends(self) -> list[AttemptEnd]:
         """Ended attempts that this object asked for: those of an earlier one do not count for it."""
         ends = (end for found in self.found.values() for end in found.ends.values())
-        return [end for end in ends if end.run_uid == self.owner.uid]
+        return [end for end in ends if end.run_uid == self.owner_uid]
 
     def observe(self, stages: tuple[Stage, ...]) -> Observed:
         """What is committed, complete, live and ended; ended attempts are recorded and their jobs deleted first."""
@@ -191,7 +137,7 @@ class JobBackend:
                     live += [one] if one is not None else []
                 if not known[start.job_uid]:
                     pods = self.collector.seen.find_gone(start.job_uid)
-                    self._record(None, _gone_job(start, pods), (stage,), start.number, records)
+                    self._record(None, remember_job(start, pods), (stage,), start.number, records)
                     gone.add(start.job_uid)
         for uid in gone:
             self.collector.seen.forget(uid)
@@ -216,7 +162,7 @@ class JobBackend:
             number=number,
             job=metadata["name"],
             job_uid=metadata["uid"],
-            run_uid=owner_uid(job) or self.owner.uid,
+            run_uid=owner_uid(job) or self.owner_uid,
             created_at=metadata["creationTimestamp"],
         )
         write_attempt_start(self.store, self.place, start)
@@ -273,70 +219,11 @@ class JobBackend:
         return {name: last[_group(name)] + 1 for name in names}
 
     def _start(self, stage: JobStage, number: int) -> None:
-        name = name_job(self.place.run_id, self.spec, read_checkpoints(self.store, self.place), stage, number)
-        if stage.kind == "score":
-            ensure_settings(self.store, self.place, self.spec, stage.stages[0])
-        facts = Facts(
-            store_url=self.store.url,
-            place=self.place,
-            run_sha256=self.record_sha256,
-            stage=stage.text,
-            attempt=number,
-        )
-        manifest = build_job(
-            self._find_manifest(stage, facts, name), name=name, stage=stage, facts=facts, owner=self.owner
-        )
-        kind = JOB_KINDS[manifest["kind"]]
-        try:
-            made = self.api.create(kind, self.place.namespace, manifest)
-        except AlreadyExists:
-            made = self.api.get(kind, self.place.namespace, name)
-            self._require_same(made, manifest)
-        except NotFound as error:
-            raise _not_served(manifest, error) from None
+        made = self.maker.make(stage, number)
         for one in stage.stages:
             self._write_start(made, one, number)
+        name = made["metadata"]["name"]
         self.notice("AttemptStarted", stage.text, number, f"{name}: attempt {number} of {stage.text}")
-
-    def _find_manifest(self, stage: JobStage, facts: Facts, name: str) -> Object:
-        """The manifest of the stage's first attempt; if this is the first, the profile's, and it is kept."""
-        key = self.place.job(stage.stages[0])
-        with suppress(NotThere):
-            kept: Object = json.loads(self.store.get(key))["manifest"]
-            return kept
-        chosen = choose_profile(self.read_profiles(), self.spec, use_of(stage, self.spec))
-        manifest = build_job(chosen.profile.manifest, name=name, stage=stage, facts=facts, owner=self.owner)
-        kind = JOB_KINDS[manifest["kind"]]
-        # Only what the server takes is kept, or a profile that was mended later would change nothing.
-        try:
-            self.api.create(kind, self.place.namespace, manifest, dry_run=True)
-        except AlreadyExists:
-            pass
-        except NotFound as error:
-            raise _not_served(manifest, error) from None
-        except Refused as error:
-            raise BadConfiguration(
-                [
-                    Fault(where=f"profile {chosen.name}", what=fault.what, remedy="Have the platform team mend it.")
-                    for fault in error.faults
-                ]
-            ) from None
-        with suppress(AlreadyThere):
-            body = {"schema": JOB_SCHEMA, "profile": chosen.name, "manifest": manifest}
-            self.store.put_if_absent(key, canonical_json(body))
-        return manifest
-
-    def _require_same(self, found: Object, wanted: Object) -> None:
-        """The job that has our name must be the attempt that was to be made, and there to stay."""
-        name = wanted["metadata"]["name"]
-        ours = {key: wanted["metadata"]["annotations"][key] for key in (RUN_SHA256, STAGE)}
-        theirs = found["metadata"].get("annotations") or {}
-        if any(theirs.get(key) != value for key, value in ours.items()):
-            what = "is there already, and belongs to something else"
-            raise BadConfiguration(Fault(where=f"job {name}", what=what, remedy="Delete it, or rename the Run."))
-        if "deletionTimestamp" in found["metadata"] or owner_uid(found) != self.owner.uid:
-            what = "is still there from before, and is being deleted"
-            raise Busy(Fault(where=f"job {name}", what=what, remedy="Wait until its pods have ended."))
 
 
 def _ended(end: AttemptEnd) -> Attempt:
@@ -357,16 +244,3 @@ def _is_recorded(one: LiveJob, record: StageRecords) -> bool:
 
 def _group(stage: str) -> str:
     return stage.rpartition("/")[0] if stage.startswith("generate/") else stage
-
-
-def _gone_job(start: AttemptStart, pods: list[Object]) -> LiveJob:
-    job: Object = {"kind": "Job", "metadata": {"name": start.job, "uid": start.job_uid}, "spec": {}}
-    texts = [text for pod in pods if (text := (pod["metadata"].get("annotations") or {}).get(STAGE))]
-    stage = parse_job_stage(texts[0] if texts else start.stage)
-    return LiveJob(job=job, stage=stage, number=start.number, pods=(), gone=tuple(pods))
-
-
-def _not_served(manifest: Object, error: NotFound) -> BadConfiguration:
-    what = f"the cluster knows no {manifest['kind']} ({error.faults[0].what})"
-    remedy = "Have the platform team install the training operator (tandem check --cluster names all that is missing)."
-    return BadConfiguration(Fault(where=manifest["kind"], what=what, remedy=remedy))
