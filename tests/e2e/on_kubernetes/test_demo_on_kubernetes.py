@@ -198,9 +198,9 @@ def test_a_name_that_no_job_could_have_is_refused_in_one_line(run: Any, tenant: 
     assert len(said.splitlines()) == 1
 
 
-def test_another_spec_under_the_same_name_is_refused_in_one_line(run: Any, tenant: Tenant) -> None:
+def test_another_spec_under_the_same_name_is_refused_in_one_line(story: Story, tenant: Tenant) -> None:
     with pytest.raises(KubectlFailed) as refused:
-        tenant.kubectl("apply", "-f", "-", given=json.dumps({**run, "spec": {**run["spec"], "seed": 1}}))
+        tenant.kubectl("patch", "run", "demo", "--type=merge", "-p", json.dumps({"spec": {"seed": 1}}))
     said: str = refused.value.stderr.strip()
     assert "spec.seed: Forbidden: cannot change" in said
     assert len(said.splitlines()) == 1
