@@ -5,7 +5,6 @@ It leaves the same files as run_generate, from which scoring goes on in the same
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +14,13 @@ from tandem.evaluate.chat_calls import Caller, server_faults
 from tandem.evaluate.endpoint import EndpointTexts, describe_endpoint, open_caller
 from tandem.evaluate.endpoint_request import prepare_asked
 from tandem.evaluate.job import ShardJob
-from tandem.evaluate.parts import Progress, plan_parts, write_parts
+from tandem.evaluate.parts import Progress
 from tandem.evaluate.records import Prediction
-from tandem.evaluate.run_generate import RECORD
 from tandem.evaluate.samples import read_eval_samples
 from tandem.evaluate.served import list_sources
 from tandem.evaluate.settings import adapter_faults, choose_answer_template
-from tandem.evaluate.shelf import ShelfPlace, StoreShelf
+from tandem.evaluate.shard_output import write_record, write_texts
+from tandem.evaluate.shelf import ShelfPlace
 from tandem.model.card import AdapterCard, read_card
 from tandem.model.environment import describe_installation
 from tandem.spec import EndpointSpec, find_marker
@@ -56,38 +55,27 @@ def run_endpoint(
     asked = prepare_asked(samples, data=job.data, images=job.images)
     plan = tuple(Batch(index=index, samples=(index,), prompt_tokens=0) for index in range(len(asked)))
     batches = select_shard(plan, shard=job.shard, shards=job.eval.shards)
-    settings = _describe_settings(job, endpoint, card, samples=len(samples))
-    installation = describe_installation()
     maker = EndpointTexts(
         endpoint=endpoint,
         caller=connect(endpoint, key=environment[endpoint.key_env].strip()),
         samples=asked,
         max_new_tokens=job.eval.max_new_tokens,
     )
-    made_with = {"settings": settings, "shard": job.shard, "engine": maker.name, "environment": installation}
+    made_with = {
+        "settings": _describe_settings(job, endpoint, card, samples=len(samples)),
+        "shard": job.shard,
+        "engine": maker.name,
+        "environment": describe_installation(),
+    }
     output = job.work / "output"
     try:
-        written = write_parts(
-            maker,
-            plan_parts(batches, least_samples=maker.least_samples),
-            samples,
-            shelf=None if shelf is None else StoreShelf(place=shelf, made_with=made_with, say=say),
-            output=output,
-            report=report,
+        written = write_texts(
+            maker, batches, samples, made_with=made_with, output=output, shelf=shelf, report=report, say=say
         )
     finally:
         maker.close()
-    record = {
-        "schema": "tandem.dev/generate/v1",
-        "settings": settings,
-        "shard": _describe_shard(job, written.predictions),
-        "reused": {"parts": written.reused, "texts_may_differ": False},
-        "device": None,
-        "engine": {"name": maker.name, **maker.describe()},
-        "environment": installation,
-    }
-    body = json.dumps(record, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    (output / RECORD).write_text(body, encoding="utf-8")
+    shard = _describe_shard(job, written.predictions)
+    write_record(maker, written, made_with=made_with, shard=shard, output=output)
 
 
 def _describe_settings(
@@ -122,8 +110,6 @@ def _describe_settings(
 def _describe_shard(job: ShardJob, predictions: Sequence[Prediction]) -> dict[str, Any]:
     return {
         "index": job.shard,
-        "samples": len(predictions),
-        "finished": {word: sum(each.finish == word for each in predictions) for word in ("stop", "length")},
         "prompt_tokens": _sum([each.prompt_tokens for each in predictions]),
         "new_tokens": _sum([each.new_tokens for each in predictions]),
         "served_by": [source.model_dump() for source in list_sources(predictions)],

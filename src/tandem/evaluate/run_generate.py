@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,19 +11,18 @@ from tandem.evaluate.batches import Batch, plan_batches, select_shard
 from tandem.evaluate.generate import Generator, PlainTexts
 from tandem.evaluate.job import GenerateJob
 from tandem.evaluate.packed import PackedTexts, choose_engine
-from tandem.evaluate.parts import Progress, TextMaker, plan_parts, write_parts
+from tandem.evaluate.parts import Progress, TextMaker
 from tandem.evaluate.prepare import PreparedSample, prepare_samples
 from tandem.evaluate.records import Prediction
 from tandem.evaluate.samples import read_eval_samples
 from tandem.evaluate.settings import GenerateSettings, resolve_settings
-from tandem.evaluate.shelf import ShelfPlace, StoreShelf
+from tandem.evaluate.shard_output import write_record, write_texts
+from tandem.evaluate.shelf import ShelfPlace
 from tandem.model.card import AdapterCard, read_card
 from tandem.model.environment import describe_environment
 from tandem.model.loading import ADAPTER_WEIGHTS, load_adapter, load_base, load_tokenizer, read_model_info
 from tandem.spec import Engine, Precision, canonical_json, sha256_hex
 from tandem.store.files import digest_file
-
-RECORD = "generate.json"
 
 MOST_LOADERS = 16
 """Threads that decode images ahead of a GPU."""
@@ -64,9 +62,8 @@ def run_generate(
         max_new_tokens=job.eval.max_new_tokens,
     )
     maker = _choose_maker(job, generator, prepared, device=device)
-    described = _describe_settings(job, settings, card, plan)
     made_with = {
-        "settings": described,
+        "settings": _describe_settings(job, settings, card, plan),
         "shard": job.shard,
         "adapter_weights": _digest_adapter(job),
         "device": device,
@@ -74,26 +71,19 @@ def run_generate(
         "environment": describe_environment(),
     }
     output = job.work / "output"
-    written = write_parts(
-        maker,
-        plan_parts(batches, least_samples=maker.least_samples),
-        samples,
-        shelf=None if shelf is None else StoreShelf(place=shelf, made_with=made_with, say=say),
-        output=output,
-        report=report,
+    written = write_texts(
+        maker, batches, samples, made_with=made_with, output=output, shelf=shelf, report=report, say=say
     )
-    regrouped = bool(written.reused) and maker.name == Engine.PACKED and job.eval.precision is not Precision.FLOAT32
-    record = {
-        "schema": "tandem.dev/generate/v1",
-        "settings": described,
-        "shard": _describe_shard(job, batches, written.predictions),
-        "reused": {"parts": written.reused, "texts_may_differ": regrouped},
-        "device": device,
-        "engine": {"name": maker.name, **maker.describe()},
-        "environment": made_with["environment"],
-    }
-    body = json.dumps(record, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    (output / RECORD).write_text(body, encoding="utf-8")
+    write_record(
+        maker,
+        written,
+        made_with=made_with,
+        shard=_describe_shard(job, batches, written.predictions),
+        output=output,
+        texts_may_differ=bool(written.reused)
+        and maker.name == Engine.PACKED
+        and job.eval.precision is not Precision.FLOAT32,
+    )
 
 
 def _choose_maker(
@@ -154,8 +144,6 @@ def _describe_shard(job: GenerateJob, batches: Sequence[Batch], predictions: Seq
     return {
         "index": job.shard,
         "batches": [batch.index for batch in batches],
-        "samples": len(predictions),
-        "finished": {word: sum(each.finish == word for each in predictions) for word in ("stop", "length")},
         "prompt_tokens": sum(each.prompt_tokens for each in predictions),
         "new_tokens": sum(each.new_tokens for each in predictions),
         "tiles": sum(each.tiles for each in predictions),
