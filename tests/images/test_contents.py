@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,6 +118,34 @@ def test_training_and_evaluation_share_the_layer_with_torch(images: dict[str, Im
     assert len(shared) >= 4
 
 
-def test_triton_finds_what_it_would_compile(images: dict[str, Image]) -> None:
-    assert list(images["train"].root.glob("opt/triton/*/cuda_utils.*.so"))
-    assert list(images["eval"].root.glob("opt/triton/*/cuda_utils.*.so"))
+LOAD_LAUNCHER = """
+import os, sys
+sys.setdlopenflags(os.RTLD_LAZY)  # the driver's functions are missed when they are called, not before
+from pathlib import Path
+import triton
+from triton.runtime.build import compile_module_from_src
+source = Path(triton.__file__).parent / "backends" / "nvidia" / "driver.c"
+print(compile_module_from_src(source.read_text(), "cuda_utils").launch)
+"""
+
+
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_triton_finds_what_it_would_compile_and_can_load_it(images: dict[str, Image], kind: str) -> None:
+    """As it does before its first launch. Without a GPU there is no driver's library: another one has its name."""
+    root = images[kind].root
+    stand_in = root / "run" / "driver" / "libcuda.so.1"
+    stand_in.parent.mkdir()
+    shutil.copyfile(next(root.glob("usr/lib/*/libz.so.1")), stand_in)
+    path = next(value for value in images[kind].config["Env"] if value.startswith("PATH="))
+    cache, libraries = "TRITON_CACHE_DIR=/opt/triton", "LD_LIBRARY_PATH=/run/driver"
+    command = ["/usr/bin/env", "-i", path, cache, libraries, "/opt/tandem/bin/python", "-c", LOAD_LAUNCHER]
+    done = subprocess.run(["chroot", str(root), *command], capture_output=True, text=True, check=False)
+    shutil.rmtree(stand_in.parent)
+    assert "built-in function launch" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_triton_has_the_assembler_for_its_kernels(images: dict[str, Image], kind: str) -> None:
+    (assembler,) = images[kind].root.glob("opt/tandem/lib/python3*/site-packages/triton/backends/nvidia/bin/ptxas")
+    assert os.access(assembler, os.X_OK)
