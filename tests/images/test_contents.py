@@ -118,6 +118,20 @@ def test_training_and_evaluation_share_the_layer_with_torch(images: dict[str, Im
     assert len(shared) >= 4
 
 
+@pytest.mark.timeout(SECONDS)
+def test_an_image_is_found_by_its_name_though_a_registrys_image_of_that_name_is_here(images: dict[str, Image]) -> None:
+    assert "controller" in images
+    ((_, name),) = build_images(kinds=("controller",)).items()
+    here, pushed = f"localhost/{name}", f"registry.invalid/{name}"
+    buildah("tag", here, pushed)
+    buildah("rmi", here)  # of an image with two names, one name
+    try:
+        build_images(kinds=("controller",))
+        assert buildah("inspect", "--type", "image", here)
+    finally:
+        buildah("rmi", pushed)
+
+
 LOAD_LAUNCHER = """
 import os, sys
 sys.setdlopenflags(os.RTLD_LAZY)  # the driver's functions are missed when they are called, not before
