@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_group
 
+from tandem.cli.app import app
 from tandem.store.s3 import connect
 from tests.charts.helm import (
     CI,
@@ -83,6 +85,15 @@ def test_a_schedule_never_overlaps_is_not_given_up_and_names_its_run_after_its_t
     source = {entry["name"]: entry.get("valueFrom") for entry in container["env"]}["JOB_NAME"]
     # <CronJob>-<minutes since 1970>: the same for every pod of a tick.
     assert source == {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
+
+
+@pytest.mark.parametrize("values", CI, ids=lambda path: path.stem)
+def test_tandem_takes_the_arguments_that_every_container_gives_it(values: Path) -> None:
+    commands = get_group(app).commands
+    given = [container["args"] for _, container in release_of(values).containers() if "args" in container]
+    assert {name for name, *_ in given} >= {"controller", "stage"}
+    for name, *arguments in given:
+        commands[name].make_context(name, arguments)
 
 
 @pytest.mark.parametrize("style", ["path", "virtual"])

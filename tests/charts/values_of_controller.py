@@ -25,10 +25,10 @@ CONTAINER = ("spec", "containers", 0)
 CONTROLLERS = [
     Pair(
         path="controller.extraArgs",
-        value=["--log-level", "debug"],
+        value=["--host", "0.0.0.0"],
         look=lambda release: release.controller["spec"]["containers"][0]["args"][5:],
         unset=[],
-        set=["--log-level", "debug"],
+        set=["--host", "0.0.0.0"],
     ),
     Pair(
         path="controller.resources",
