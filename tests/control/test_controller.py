@@ -13,6 +13,7 @@ import pytest
 from tandem.control.api import RUN, Busy, Kind
 from tandem.control.health import serving
 from tandem.errors import Fault
+from tandem.outcome import DONE, Outcome
 from tests.control.world import CRASH, NAMESPACE, SPEC, World
 
 
@@ -104,6 +105,25 @@ def test_every_line_of_the_log_says_which_run_it_is_about(world: World) -> None:
     attempts = [values for values in about_runs if values["reason"].startswith("Attempt")]
     assert {values["attempt"] for values in attempts} == {1, 2, 3}
     assert {values["run_id"] for values in attempts} == {world.place().run_id}
+
+
+def test_lines_about_an_execution_say_which_attempt_wrote_it(world: World) -> None:
+    world.apply()
+    tries: dict[str, int] = {}
+
+    def outcome(stage: str) -> Outcome:
+        tries[stage] = tries.get(stage, 0) + 1
+        return CRASH if stage == "train" and tries[stage] <= 2 else DONE  # both pods of the first attempt
+
+    assert world.play(outcome) == "Succeeded"
+    committed = {values["stage"]: values.get("attempt") for _, values in world.log.said if is_commit(values)}
+    assert committed.pop("train") == 2
+    assert len(committed) == 3
+    assert set(committed.values()) == {1}
+
+
+def is_commit(values: dict[str, Any]) -> bool:
+    return values.get("reason") == "Committed"
 
 
 def test_a_controller_that_is_told_to_stop_ends_its_threads(world: World) -> None:

@@ -255,8 +255,9 @@ def test_a_pod_that_was_made_again_keeps_both_logs(world: World) -> None:
     master, worker = world.start_pods()
     world.api.delete(POD, NAMESPACE, worker["metadata"]["name"])
     worker = world.api.get(POD, NAMESPACE, worker["metadata"]["name"])
+    world.api.logs[NAMESPACE, worker["metadata"]["name"]] = b"first, to its end\n"  # what following it gives
     world.settle()
-    world.end_pod(worker, STOPPED, log=b"first\n")
+    world.end_pod(worker, STOPPED)
     world.settle()
     again = world._make_pod(world.jobs()[0], 1, world.jobs()[0]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"])
     world.end_pod(again, CRASH, log=b"second\n")
@@ -266,6 +267,26 @@ def test_a_pod_that_was_made_again_keeps_both_logs(world: World) -> None:
     record = world.read(world.place().attempt_end("train", 1))
     ends = [(pod["name"].rsplit("-", 2)[1], pod["outcome"]["code"]) for pod in record["pods"]]
     assert sorted(ends) == [("master", "unexpected"), ("worker", "stopped"), ("worker", "unexpected")]
+    said = [world.store.get(pod["log"]) for pod in record["pods"] if "-worker-" in pod["name"]]
+    assert sorted(said) == [b"first, to its end\n", b"second\n"]
+
+
+def test_a_pod_that_was_lost_and_made_again_is_not_given_the_log_of_the_new_one(world: World) -> None:
+    world.apply()
+    world.settle()
+    master, lost = world.start_pods()
+    world.settle()
+    world.api.remove(POD, NAMESPACE, lost["metadata"]["name"])
+    again = world._make_pod(world.jobs()[0], 1, world.jobs()[0]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"])
+    world.settle()
+    for pod in (again, master):
+        world.end_pod(pod, CRASH, log=b"second\n")
+    world.end_jobs()
+    world.settle()
+    record = world.read(world.place().attempt_end("train", 1))
+    logs = {pod["uid"]: pod["log"] for pod in record["pods"] if "-worker-" in pod["name"]}
+    assert logs.pop(lost["metadata"]["uid"]) is None
+    assert [world.store.get(key) for key in logs.values()] == [b"second\n"]
 
 
 def test_while_the_store_is_away_nothing_is_lost_and_readiness_says_so(world: World) -> None:

@@ -41,14 +41,21 @@ class Collector:
     ) -> AttemptEnd:
         """Write logs and then attempt.json, and return the record that stands.
 
+        Of `pods` those that are there come first, those that are gone after them.
         `unclaimed` are executions that no attempt has recorded: if nobody saw how this one's pods ended, they say.
         Raises Busy while a pod's log cannot be read but may be later.
         """
-        names = [str(pod["metadata"]["name"]) for pod in pods]
+        named: dict[str, list[Object]] = {}
+        for pod in pods:
+            named.setdefault(str(pod["metadata"]["name"]), []).append(pod)
+        # Operators make a pod again under its old name: then each log gets the pod's uid too, and what can be read by
+        # the name is that of the pod which is there.
         ends = [
-            # Operators make a pod again under its old name: then each log gets the pod's uid too.
-            self._keep_log(start, pod, name if names.count(name) == 1 else f"{name}-{pod['metadata']['uid']}")
-            for name, pod in sorted(zip(names, pods, strict=True), key=lambda pair: pair[0])
+            self._keep_log(
+                start, pod, name if len(same) == 1 else f"{name}-{pod['metadata']['uid']}", is_first=pod is same[0]
+            )
+            for name, same in sorted(named.items())
+            for pod in same
         ]
         outcome = choose_outcome(job, ends)
         if outcome.code == "lost":
@@ -71,10 +78,10 @@ class Collector:
             ),
         )
 
-    def _keep_log(self, start: AttemptStart, pod: Object, name: str) -> PodEnd:
+    def _keep_log(self, start: AttemptStart, pod: Object, name: str, *, is_first: bool) -> PodEnd:
         end = describe_end(pod)
         log = self.tails.take(end.uid)
-        if log is None:
+        if log is None and is_first:
             log = self._read_log(pod, end)
         if log is None:
             return end

@@ -89,9 +89,7 @@ class JobBackend:
         """Delete the attempt's job: its pods get SIGTERM and their grace period; their logs are read to the end."""
         for one in self.live:
             if action.stage in one.stage.stages and one.number == action.number and not one.is_leaving:
-                for pod in one.pods:
-                    if not is_over(pod) and "deletionTimestamp" not in pod["metadata"]:
-                        self.collector.tails.follow(self.place.namespace, pod, find_container(pod))
+                self._follow(one.pods)
                 kind = JOB_KINDS[one.job["kind"]]
                 self.api.delete(kind, self.place.namespace, one.name, uid=one.uid, propagation="Foreground")
                 one.job["metadata"].setdefault("deletionTimestamp", write_time(self.now()))
@@ -103,9 +101,16 @@ class JobBackend:
             write_commit(self.store, self.place, action.stage, action.execution, write_time(self.now()))
         except Corrupt as error:
             self.broken.add(action.execution)
-            self.notice("NotCounted", action.stage, None, str(error))
+            self.notice("NotCounted", action.stage, self._writer_of(action), str(error))
         else:
-            self.notice("Committed", action.stage, None, f"{action.stage}: execution {action.execution} counts")
+            said = f"{action.stage}: execution {action.execution} counts"
+            self.notice("Committed", action.stage, self._writer_of(action), said)
+
+    def _writer_of(self, action: Commit) -> int | None:
+        """The attempt that wrote an execution, as far as its pods are known: they give it its name."""
+        pods = [(pod.uid, number) for number, end in self.found[action.stage].ends.items() for pod in end.pods]
+        pods += [(pod["metadata"]["uid"], one.number) for one in self.live for pod in one.pods]
+        return dict(pods).get(action.execution)
 
     def _settle(self, jobs: list[LiveJob], records: dict[str, StageRecords]) -> list[LiveJob]:
         """Note jobs, record those that have ended, delete them; returns those that have not."""
@@ -116,6 +121,8 @@ class JobBackend:
                 self._delete(one)
                 continue
             self._note(one, records)
+            # A drain, an eviction or somebody's kubectl: soon their logs can be read no more.
+            self._follow([pod for pod in one.pods if "deletionTimestamp" in pod["metadata"]])
             if is_finished(one.job) and all(is_over(pod) for pod in one.pods):
                 self._record(one.job, one, one.stage.stages, one.number, records)
                 self._delete(one)
@@ -124,6 +131,11 @@ class JobBackend:
                 live.append(one)
         self._settle_gone(live, records)
         return live
+
+    def _follow(self, pods: Sequence[Object]) -> None:
+        for pod in pods:
+            if not is_over(pod):
+                self.collector.tails.follow(self.place.namespace, pod, find_container(pod))
 
     def _settle_gone(self, live: list[LiveJob], records: dict[str, StageRecords]) -> None:
         """Record attempts whose job was there and is gone."""

@@ -81,11 +81,11 @@ class LogTails:
         self._waits[uid] = self.spawn(read)
 
     def take(self, uid: str) -> bytes | None:
-        """What a pod said, and forget it; None if its log was not followed."""
+        """What a pod said, and forget it; None if its log was not followed, or nothing of it came."""
         if uid not in self._texts:
             return None
         self._waits.pop(uid)(5.0)
-        return bytes(self._texts.pop(uid))
+        return bytes(self._texts.pop(uid)) or None
 
 
 def _quietly(pieces: Iterator[bytes]) -> Iterator[bytes]:
