@@ -8,13 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kubernetes import client
+from kubernetes.config import incluster_config, kube_config
 
+from tandem.control import cluster
 from tandem.control.api import (
     CONFIG_MAP,
     RUN,
@@ -183,6 +187,23 @@ def test_the_namespace_is_the_context_s_unless_another_is_given(tmp_path: Path) 
     path = str(write_kubeconfig(tmp_path, "http://127.0.0.1:1"))
     assert connect(kubeconfig=path).namespace == "mine"
     assert connect(kubeconfig=path, namespace="other").namespace == "other"
+
+
+def test_in_a_pod_a_kubeconfig_comes_first_as_with_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("token", "t"), ("namespace", "pods-own"), ("ca.crt", "a certificate")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(cluster, "_POD_FOLDER", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", f"{tmp_path}/nowhere:{tmp_path}/kubeconfig")
+    monkeypatch.setattr(client, "ApiClient", lambda settings: SimpleNamespace(configuration=settings))
+    without = connect()
+    assert (without.server, without.namespace) == ("https://10.0.0.1:443", "pods-own")
+    write_kubeconfig(tmp_path, "http://127.0.0.1:1")
+    with_one = connect()
+    assert (with_one.server, with_one.namespace) == ("http://127.0.0.1:1", "mine")
 
 
 @pytest.mark.parametrize(

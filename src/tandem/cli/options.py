@@ -21,7 +21,8 @@ StoreUrl = Annotated[
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A Run's name in the cluster, or its id.")]
 Kubeconfig = Annotated[
-    str | None, typer.Option(help="Of the cluster. Without it: KUBECONFIG, or the user's own; in a pod, its account.")
+    str | None,
+    typer.Option(help="Of the cluster. Without it: KUBECONFIG, or the user's own; in a pod without one, its account."),
 ]
 Context = Annotated[str | None, typer.Option(help="Of the kubeconfig. Without it: the current one.")]
 Namespace = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -246,7 +247,7 @@ def connect(*, kubeconfig: str | None = None, context: str | None = None, namesp
     with _typed_settings(kubeconfig):
         if kubeconfig is None and context is None and _in_pod():
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-            own = _POD_NAMESPACE.read_text(encoding="utf-8").strip()
+            own = (_POD_FOLDER / "namespace").read_text(encoding="utf-8").strip()
         else:
             # The loader logs what it then raises.
             logging.getLogger("kubernetes").setLevel(logging.CRITICAL)
@@ -260,11 +261,12 @@ def connect(*, kubeconfig: str | None = None, context: str | None = None, namesp
 
 
 _POD_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_POD_NAMESPACE = _POD_FOLDER / "namespace"
 
 
 def _in_pod() -> bool:
-    return (_POD_FOLDER / "token").exists()
+    """Whether there is a pod's account and no kubeconfig, which would come first."""
+    usual = config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep)
+    return (_POD_FOLDER / "token").exists() and not any(Path(one).expanduser().exists() for one in usual if one)
 
 
 @contextmanager
