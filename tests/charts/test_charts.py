@@ -87,6 +87,14 @@ def test_a_schedule_never_overlaps_is_not_given_up_and_names_its_run_after_its_t
     assert source == {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
 
 
+def test_whoever_may_read_metrics_the_pod_of_helm_test_may_ask_the_controller(everything: Release) -> None:
+    (rule,) = everything.one("NetworkPolicy", f"{RELEASE}-controller")["spec"]["ingress"]
+    monitoring, test = rule["from"]
+    assert "namespaceSelector" in monitoring
+    labels = everything.one("Pod", f"{RELEASE}-controller-test")["metadata"]["labels"]
+    assert test["podSelector"]["matchLabels"].items() <= labels.items()
+
+
 @pytest.mark.parametrize("values", CI, ids=lambda path: path.stem)
 def test_tandem_takes_the_arguments_that_every_container_gives_it(values: Path) -> None:
     commands = get_group(app).commands

@@ -102,6 +102,7 @@ NETWORK = [
     Pair(
         path="networkPolicy.metricsFrom",
         value=PEER,
+        given={"test": {"enabled": False}},
         look=lambda release: release.one("NetworkPolicy", CONTROLLER)["spec"]["ingress"][0].get("from"),
         unset=None,
         set=PEER,
