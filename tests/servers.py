@@ -216,6 +216,14 @@ class FaultyProxy:
         return None
 
 
+def address_towards(server: str) -> str:
+    """This machine's address on the way to a server: whoever reaches that one most likely reaches this one, too."""
+    place = urlsplit(server)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.connect((place.hostname, place.port or 443))  # sends nothing
+        return str(asked.getsockname()[0])
+
+
 @contextmanager
 def proxy_running(upstream: str, host: str = "127.0.0.1") -> Iterator[FaultyProxy]:
     """A proxy before an S3 server, which listens on an address; set what it breaks on what this yields."""

@@ -20,6 +20,7 @@ from k8s.local.kubectl import KubectlFailed
 from k8s.local.layout import Layout
 from k8s.local.traces import traces
 from tests.cluster import Cluster, local_cluster_running
+from tests.servers import address_towards
 
 COMMAND = (sys.executable, "-m", "k8s.local")
 RESTRICTED = {
@@ -130,6 +131,10 @@ def test_the_s3_server_is_there_for_this_machine_too(running: Cluster) -> None:
     running.s3.client().create_bucket(Bucket="mine")
     running.s3.client().put_object(Bucket="mine", Key="a", Body=b"text")
     assert running.s3.client().get_object(Bucket="mine", Key="a")["Body"].read() == b"text"
+
+
+def test_pods_see_this_machine_at_its_address_on_the_way_to_the_s3_server(running: Cluster) -> None:
+    assert address_towards(running.s3.endpoint) == layout.HOST
 
 
 def test_a_program_of_the_cluster_can_be_found_and_signalled_from_here(running: Cluster, folders: Layout) -> None:

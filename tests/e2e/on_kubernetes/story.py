@@ -12,7 +12,7 @@ from k8s.local import layout
 from tandem.train.checkpoints import find_complete
 from tests.e2e.on_kubernetes.page import Reader
 from tests.e2e.on_kubernetes.tenant import Tenant
-from tests.servers import Broken, proxy_running
+from tests.servers import Broken, address_towards, proxy_running
 
 CONTROLLER = "deployment/tandem-controller"
 OUTAGE_SECONDS = 30.0
@@ -79,7 +79,8 @@ def _kill_controller_before_it_notes(reader: Reader, tenant: Tenant) -> tuple[st
 
     Returns what submitting printed, and that job's uid.
     """
-    with proxy_running(tenant.cluster.s3.endpoint, layout.HOST) as proxy:
+    endpoint = tenant.cluster.s3.endpoint
+    with proxy_running(endpoint, address_towards(endpoint)) as proxy:
         proxy.path = "/train/attempts/001/start.json"
         proxy.breaks.append(Broken.HANG)
         _lead_controller_to(tenant, proxy.endpoint)
