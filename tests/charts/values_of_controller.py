@@ -25,10 +25,10 @@ CONTAINER = ("spec", "containers", 0)
 CONTROLLERS = [
     Pair(
         path="controller.extraArgs",
-        value=["--host", "0.0.0.0"],
+        value=["--host", "127.0.0.1"],
         look=lambda release: release.controller["spec"]["containers"][0]["args"][5:],
         unset=[],
-        set=["--host", "0.0.0.0"],
+        set=["--host", "127.0.0.1"],
     ),
     Pair(
         path="controller.resources",
