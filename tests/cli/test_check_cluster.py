@@ -71,6 +71,8 @@ def test_files_of_this_machine_are_looked_at_and_must_be_pushed(desk: Desk, nowh
     answer = desk.tandem("check", "small.yaml", "-n", "team", "--kubeconfig", str(nowhere), "--json")
     assert answer.code == WRONG
     report = json.loads(answer.out)
+    in_yaml = desk.tandem("check", "small.yaml", "-n", "team", "--kubeconfig", str(nowhere), "-o", "yaml")
+    assert (in_yaml.code, yaml.safe_load(in_yaml.out)) == (WRONG, report)
     found = {finding["code"]: finding for finding in report["findings"]}
     assert set(found) == {"input-unreachable", "cluster-unusable"}, "keys of this machine are none of the cluster's"
     assert "tandem push FILE" in found["input-unreachable"]["remedy"]

@@ -59,7 +59,8 @@ def check(
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     namespace: Namespace = None,
-    json: Annotated[bool, typer.Option("--json", help="Print findings and facts as JSON.")] = False,
+    output: Output = Format.TABLE,
+    json: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
 ) -> None:
     """Find everything that is wrong with a Run and its inputs, before a model is loaded; and missing in a cluster."""
     from tandem.cli.check import check_file
@@ -71,7 +72,7 @@ def check(
         store or None,
         strict=strict,
         gpu_memory=gpu_memory,
-        as_json=json,
+        output=Format.JSON if json else output,
         cluster=login if is_meant else None,
     )
     raise typer.Exit(code)

@@ -10,7 +10,7 @@ from typing import Any
 from tandem.check.report import Collector, Finding, Report, Severity, abridge, raise_if_faults
 from tandem.check.run import check_run
 from tandem.check.text import draw_facts
-from tandem.cli.console import print_json, print_text, tell
+from tandem.cli.console import Format, print_answer, print_text, tell
 from tandem.cli.places import cache_folder
 from tandem.cli.where import Login
 from tandem.errors import BadConfiguration, Fault, TandemError
@@ -28,7 +28,7 @@ def check_file(
     *,
     strict: bool,
     gpu_memory: float | None,
-    as_json: bool,
+    output: Format,
     cluster: Login | None = None,
 ) -> int:
     """Print every finding and what would be run; the exit code says whether it could be.
@@ -48,8 +48,8 @@ def check_file(
         raise_if_faults(report)
     except TandemError as error:
         code = error.exit_code
-    if as_json:
-        print_json(report.to_json())
+    if output is not Format.TABLE:
+        print_answer(report.to_json(), output, draw=str)
         return code
     print_findings(report.findings)
     if reading.submission is None:
