@@ -416,6 +416,16 @@ def test_too_little_gpu_memory_is_a_warning_when_it_is_close_and_a_fault_when_it
     assert only(trial.check(gpu_memory=needed // 2), "gpu-memory").severity is Severity.FAULT
 
 
+def test_too_little_gpu_memory_for_a_way_that_was_never_measured_is_no_more_than_a_warning(trial: Trial) -> None:
+    trial.spec["evals"] = []
+    trial.spec["train"] |= {"precision": "float32", "maxLength": 2048}
+    trial.spec["train"]["batch"] = {"globalSize": 2, "packedTokens": 2048}
+    needed = trial.check().facts["train"]["memory"]["total"]
+    finding = only(trial.check(gpu_memory=needed // 2), "gpu-memory")
+    assert finding.severity is Severity.WARNING
+    assert "never measured" in finding.fault.what
+
+
 def test_a_limit_checks_what_the_limited_run_would_read(trial: Trial) -> None:
     (trial.folder / "images/train-3.jpeg").unlink()
     trial.spec["limit"] = 3

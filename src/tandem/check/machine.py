@@ -19,7 +19,8 @@ GIB = 2**30
 TIGHT = 0.9
 """From this share of the GPU's memory on, an estimate is a warning: allocators leave gaps."""
 HOPELESS = 1.25
-"""From this share on it is a fault: the formula was within 20 % where it was compared with a GPU."""
+"""From this share on it is a fault: the formula was within 20 % where it was compared with a GPU.
+Where it was not, it stays a warning."""
 
 
 def check_judge_keys(spec: RunSpec, environment: Mapping[str, str], findings: Collector) -> None:
@@ -121,9 +122,10 @@ def _compare(where: str, estimate: MemoryEstimate, gpu_memory: int | None, remed
         where=where,
         what=f"about {estimate.total / GIB:.1f} GiB are needed on a GPU with {gpu_memory / GIB:.1f} GiB "
         f"(weights {estimate.weights / GIB:.1f}, adapter {estimate.adapter / GIB:.1f}, "
-        f"activations {estimate.activations / GIB:.1f}, logits {estimate.logits / GIB:.1f})",
+        f"activations {estimate.activations / GIB:.1f}, logits {estimate.logits / GIB:.1f})"
+        + ("" if estimate.sure else "; this way was never measured, so it may be less"),
         remedy=remedy,
-        severity=Severity.FAULT if estimate.total > HOPELESS * gpu_memory else Severity.WARNING,
+        severity=Severity.FAULT if estimate.sure and estimate.total > HOPELESS * gpu_memory else Severity.WARNING,
     )
 
 

@@ -6,12 +6,15 @@ Training, bytes on one rank:
                among the ranks under ZeRO-1; and two reduction buckets
   activations  tokens of a micro-batch x layers x bytes a token and layer: (8 hidden + 4 intermediate) values, and
                for each adapted matrix its input once more where dropout or another number format makes a copy.
+               In the fused way (tandem.model.fused_decoder) less, see _fused_layer_bytes.
                With checkpointing: one layer of that twice, and hidden values for every layer
   logits       labelled tokens x vocabulary, but at most the 2^26 values that are made at once, x (float32 + its
                gradient + the model's own format)
 Against one H200 (InternVL3-2B's geometry, bfloat16, rank 16, no ZeRO) this gives 48, 91 and 27 GB where 44, 84 and 24
 were measured: packed to 8,192 and 16,384 tokens with float32 adapter and dropout; to 8,192 with bfloat16 adapter
 without dropout. With checkpointing 7 where 9 were measured, but that made all labelled logits at once.
+The fused way, with the figures of docs/benchmarks.md: 2B 32.0 and 18.5 GB where 32.7 and 18.6 were measured, 8B 76.9
+where 77.4 were; layers not compiled, 2B 34.9 where 35.7 were.
 
 Generation: weights, and for each token of a batch its keys and values in every layer (twice: the cache grows by
 copying) and one layer's activations.
@@ -23,6 +26,8 @@ from dataclasses import dataclass
 
 from tandem.model.info import ModelInfo
 from tandem.spec import Precision, TrainSpec
+from tandem.spec.train import LANGUAGE_MODEL_PROJECTIONS
+from tandem.train.speed import decide_ways
 
 BYTES = {Precision.FLOAT32: 4, Precision.BFLOAT16: 2}
 _OPTIMIZER_BYTES = 12
@@ -40,6 +45,8 @@ class MemoryEstimate:
     adapter: int
     activations: int
     logits: int
+    sure: bool = True
+    """Whether it was compared with a GPU's figures; if not, it is no reason to refuse a Run."""
 
     @property
     def total(self) -> int:
@@ -61,7 +68,8 @@ def estimate_training(info: ModelInfo, train: TrainSpec, *, tokens: int, labelle
     parameters = count_adapter_parameters(info, train)
     sharing = train.ranks if train.zero.stage == 1 else 1
     buckets = _BUCKETS * min(train.zero.bucket_elements, parameters) * adapter_value
-    layer = _layer_bytes(info, train)
+    fused = _is_fused(train)
+    layer = _fused_layer_bytes(info, train) if fused else _layer_bytes(info, train)
     if train.gradient_checkpointing:
         activations = tokens * (2 * layer + info.text_layers * info.text_hidden_size * value)
     else:
@@ -71,6 +79,7 @@ def estimate_training(info: ModelInfo, train: TrainSpec, *, tokens: int, labelle
         adapter=parameters * 2 * adapter_value + parameters * _OPTIMIZER_BYTES // sharing + buckets,
         activations=activations,
         logits=min(labelled * info.vocab_size, LOGITS_AT_ONCE) * (2 * _FLOAT32 + value),
+        sure=not fused or _is_fused_as_measured(info, train),
     )
 
 
@@ -86,6 +95,29 @@ def estimate_generation(info: ModelInfo, *, precision: Precision, tokens: int, s
         activations=tokens * (cache + layer),
         logits=sequences * info.vocab_size * (_FLOAT32 + value),
     )
+
+
+def _is_fused(train: TrainSpec) -> bool:
+    """Whether training with a GPU takes the fused way: what choose_speed and why_not_fused ask, as a Run tells it."""
+    return decide_ways(train, cuda=True)["fused_lora"] and set(LANGUAGE_MODEL_PROJECTIONS) <= set(train.lora.targets)
+
+
+def _is_fused_as_measured(info: ModelInfo, train: TrainSpec) -> bool:
+    return info.text_model == "qwen2" and train.precision is Precision.BFLOAT16 and not train.gradient_checkpointing
+
+
+def _fused_layer_bytes(info: ModelInfo, train: TrainSpec) -> int:
+    """Bytes that one token leaves in one decoder layer for the backward pass of fused_decoder.run_layer.
+
+    Values: the layer's input, input and output of query, key and value, query and key rotated, what was attended,
+    the sum with it, the MLP's input, its gate and up; and what each adapter's first matrix gives. Not compiled, the
+    two norms keep their inputs in float32. Beside them float32 numbers: one a head and one a norm.
+    """
+    value = BYTES[train.precision]
+    hidden, key = info.text_hidden_size, info.text_hidden_size // info.text_heads * info.text_kv_heads
+    values = 5 * hidden + 3 * key + 2 * info.text_intermediate_size + len(LANGUAGE_MODEL_PROJECTIONS) * train.lora.r
+    norms = 2 * hidden * (value if decide_ways(train, cuda=True)["compiled"] else _FLOAT32)
+    return values * value + norms + (info.text_heads + 2) * _FLOAT32
 
 
 def _matrix_sizes(info: ModelInfo) -> dict[str, tuple[int, int]]:
