@@ -318,6 +318,7 @@ class Bench:
         return {
             "samples_per_second": samples / seconds,
             "tokens_per_second": tokens / seconds,
+            "tokens_per_sample": tokens / samples,
             "peak_gb": peak / 1e9,
             "mfu": flops / seconds / PEAK_FLOPS,
             "step_seconds": measured,
@@ -366,8 +367,8 @@ class Bench:
         torch.manual_seed(0)
         with self._profiled(name, watch):
             trainer.train()
-        chosen = [number for plan in plans for batch in plan.micro_batches for _, number in batch.places]
-        return self._sum_up(watch, chosen, len(plans))
+        chosen = [[number for batch in plan.micro_batches for _, number in batch.places] for plan in plans]
+        return self._sum_up(watch, chosen)
 
     def _train_as_original(self, name: str, variant: Variant, model: Any) -> tuple[Watch, float, float, float]:
         lora = LoraSpec(dropout=variant.dropout)
@@ -395,9 +396,14 @@ class Bench:
                 optimizer.zero_grad()
                 watch.losses.append(total)
                 watch.step()
-        return self._sum_up(watch, list(range(len(examples))), 1)
+        return self._sum_up(watch, [list(range(len(examples)))])
 
-    def _sum_up(self, watch: Watch, numbers: list[int], steps: int) -> tuple[Watch, float, float, float]:
+    def _sum_up(self, watch: Watch, plans: list[list[int]]) -> tuple[Watch, float, float, float]:
+        """Samples, tokens and operations of a measured step, the mean of all; plans are taken in turn."""
+        # The first step's time is never known: nothing was timed before it.
+        measured = range(max(1, self.warm), self.warm + self.steps)
+        numbers = [number for step in measured for number in plans[step % len(plans)]]
+        steps = len(measured)
         tokens = sum(self.samples.lengths[number].tokens for number in numbers)
         flops = sum(count_flops(self.geometry, self.samples.shapes[number]) for number in numbers)
         return watch, len(numbers) / steps, tokens / steps, flops / steps
@@ -475,6 +481,22 @@ def describe_machine() -> dict[str, str]:
     }
 
 
+def compare_with_baseline(variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Each variant's speed over the baseline's, wherever that stands: `ratio` in samples, `token_ratio` in tokens.
+
+    The variants' samples are not the baseline's, so tokens tell more. None where one of the two was not measured.
+    """
+    baseline = variants.get("baseline", {})
+
+    def divide(measured: dict[str, Any], key: str) -> float | None:
+        return measured[key] / baseline[key] if key in measured and key in baseline else None
+
+    return {
+        name: {"ratio": divide(measured, "samples_per_second"), "token_ratio": divide(measured, "tokens_per_second")}
+        for name, measured in variants.items()
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the chosen variants; each is compared with the baseline, if that is among them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -515,11 +537,11 @@ def main(argv: list[str] | None = None) -> int:
             except Exception as error:  # noqa: BLE001 - one way that fails must not hide the others
                 traceback.print_exc()
                 measured = {"failure": f"{type(error).__name__}: {error}"[:500]}
-            plain = result["variants"].get("baseline", measured).get("samples_per_second")
-            if plain and "samples_per_second" in measured:
-                measured["ratio"] = measured["samples_per_second"] / plain
             result["variants"][name] = {**measured, "settings": _describe(variant)}
             print(name, json.dumps({k: v for k, v in measured.items() if k != "losses"}), file=sys.stderr, flush=True)
+    for name, ratios in compare_with_baseline(result["variants"]).items():
+        result["variants"][name] |= ratios
+        print(name, json.dumps(ratios), file=sys.stderr)
     text = json.dumps(result, indent=2)
     print(text)
     if given.json:

@@ -1,16 +1,45 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+from bench.gpu_train import compare_with_baseline
+
 from tests.bench.running import run
+
+MEASURED: dict[str, dict[str, Any]] = {
+    "everything": {"samples_per_second": 9.0, "tokens_per_second": 15_390.0},
+    "baseline": {"samples_per_second": 3.0, "tokens_per_second": 4_683.0},
+    "out of memory": {"failure": "OutOfMemoryError"},
+}
+
+
+@pytest.mark.parametrize("names", [("everything", "baseline"), ("baseline", "everything")])
+def test_ratios_are_to_the_baseline_wherever_it_stands(names: tuple[str, str]) -> None:
+    ratios = compare_with_baseline({name: MEASURED[name] for name in names})
+    assert ratios["baseline"] == {"ratio": 1, "token_ratio": 1}
+    assert ratios["everything"]["ratio"] == 3
+    assert ratios["everything"]["token_ratio"] == pytest.approx(15_390 / 4_683)
+
+
+def test_without_a_baseline_or_without_a_figure_there_is_no_ratio() -> None:
+    nothing = {"ratio": None, "token_ratio": None}
+    assert compare_with_baseline({"everything": MEASURED["everything"]}) == {"everything": nothing}
+    assert compare_with_baseline(MEASURED)["out of memory"] == nothing
 
 
 def test_the_training_benchmark_measures_each_way_against_the_baseline() -> None:
     result = run(
         "gpu_train", "--geometry", "tiny", "--global-size", "4", "--packed-tokens", "256", "--warm", "1",
-        "--steps", "1", "--variants", "baseline;packed attention;+ fused LoRA",
+        "--steps", "1", "--variants", "packed attention;baseline;+ fused LoRA",
     )  # fmt: skip
     variants = result["variants"]
     assert variants["baseline"]["ratio"] == 1
+    assert variants["packed attention"]["ratio"] != 1
     for measured in variants.values():
+        assert measured["tokens_per_sample"] * measured["samples_per_second"] == pytest.approx(
+            measured["tokens_per_second"]
+        )
         assert measured["samples_per_second"] > 0
         assert measured["tokens_per_second"] > measured["samples_per_second"]
     assert abs(variants["packed attention"]["losses"][0] - variants["+ fused LoRA"]["losses"][0]) < 1e-4
