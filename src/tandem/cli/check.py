@@ -10,7 +10,7 @@ from typing import Any
 from tandem.check.report import Collector, Finding, Report, Severity, abridge, raise_if_faults
 from tandem.check.run import check_run
 from tandem.check.text import draw_facts
-from tandem.cli.console import Format, print_answer, print_text, tell
+from tandem.cli.console import Format, print_document, print_text, tell
 from tandem.cli.places import cache_folder
 from tandem.cli.where import Login
 from tandem.errors import BadConfiguration, Fault, TandemError
@@ -49,7 +49,7 @@ def check_file(
     except TandemError as error:
         code = error.exit_code
     if output is not Format.TABLE:
-        print_answer(report.to_json(), output, draw=str)
+        print_document(report.to_json(), output)
         return code
     print_findings(report.findings)
     if reading.submission is None:

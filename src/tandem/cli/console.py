@@ -33,15 +33,20 @@ def print_json(value: Any) -> None:
 
 def print_answer(value: Any, output: Format, *, draw: Callable[[], str]) -> None:
     """An answer on standard output: a document for machines, or what `draw` makes of it for people."""
-    match output:
-        case Format.JSON:
-            print_json(value)
-        case Format.YAML:
-            from tandem.spec.dump import dump_yaml
+    if output is Format.TABLE:
+        print_text(draw())
+    else:
+        print_document(value, output)
 
-            print_text(dump_yaml(value))
-        case Format.TABLE:
-            print_text(draw())
+
+def print_document(value: Any, output: Format) -> None:
+    """A document on standard output, as YAML unless JSON is asked for."""
+    if output is Format.JSON:
+        print_json(value)
+        return
+    from tandem.spec.dump import dump_yaml
+
+    print_text(dump_yaml(value))
 
 
 def print_text(text: str) -> None:

@@ -55,7 +55,4 @@ def _push_run(path: Path, store_url: str) -> str:
     if reading.faults:
         raise BadConfiguration(reading.faults)
     spec = push_inputs(submission.spec, inputs, resolver, _open(store_url), report=tell)
-    run = submission.run
-    metadata = run.metadata.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    document = {"apiVersion": run.api_version, "kind": run.kind, "metadata": metadata, "spec": spec}
-    return dump_yaml(document)
+    return dump_yaml({**submission.to_document(), "spec": spec})

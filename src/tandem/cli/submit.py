@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
-from tandem.cli.console import Format, print_answer, tell, tell_progress
+from tandem.cli.console import Format, print_answer, print_document, tell, tell_progress
 from tandem.cli.where import Login
 from tandem.control.api import Object
 from tandem.control.client import Submitted, await_first_look, follow_run, is_seen, submit_run
@@ -31,7 +30,7 @@ def submit_file(path: Path, login: Login, *, name: str, again: bool, dry_run: bo
     api = login.for_run(submission.run).connect()
     made = submit_run(api, api.namespace, body, dry_run=dry_run)
     if dry_run:
-        print_answer(body, Format.YAML if output is Format.TABLE else output, draw=str)
+        print_document(body, output)
         return 0
     tell(_describe(made))
     run = await_first_look(api, made.run, sleep=time.sleep, seconds=FIRST_LOOK_SECONDS)
@@ -69,13 +68,13 @@ def make_body(submission: Submission, *, name: str, again: bool) -> Object:
 
     `again` leaves the end of the name to the server, so that there is no Run of that name yet.
     """
-    metadata: dict[str, Any] = submission.run.metadata.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document = submission.to_document()
+    metadata = document["metadata"]
     metadata.pop("namespace", None)
     metadata["name"] = _require_name(name) if name else metadata["name"]
     if again:
         metadata = {"generateName": f"{metadata.pop('name')[:_LONGEST_STEM].rstrip('-')}-", **metadata}
-    run = submission.run
-    return {"apiVersion": run.api_version, "kind": run.kind, "metadata": metadata, "spec": submission.spec}
+    return {**document, "metadata": metadata}
 
 
 _LONGEST_STEM = 24

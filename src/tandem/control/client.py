@@ -52,11 +52,9 @@ def submit_run(api: Api, namespace: str, body: Object, *, dry_run: bool = False)
 
 def require_runs(api: Api, namespace: str) -> None:
     """Raises BadConfiguration if the cluster does not know Runs at all."""
-    try:
-        api.list(RUN, namespace, limit=1)
-    except NotFound:
+    if not api.serves(RUN):
         what, remedy = "this cluster knows no Runs", "Have the chart tandem-crds installed, once a cluster."
-        raise BadConfiguration(Fault(where=namespace, what=what, remedy=remedy)) from None
+        raise BadConfiguration(Fault(where=namespace, what=what, remedy=remedy))
 
 
 def list_runs(api: Api, namespace: str) -> list[Object]:
@@ -93,7 +91,7 @@ def want(api: Api, run: Object, desired: Desired) -> Object:
 def follow_run(
     api: Api, run: Object, *, sleep: Callable[[float], None], say: Callable[[str], None]
 ) -> Iterator[Object]:
-    """The Run object as it is, then each time that it has changed, until it is final; None of its looks is lost.
+    """The Run object as it is, then each time that it is found changed, until it is final.
 
     While the cluster is away it is asked again, and `say` gets one line. Raises BadConfiguration if somebody deletes
     the object meanwhile.

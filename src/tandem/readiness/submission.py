@@ -10,11 +10,9 @@ from tandem.spec import Submission, spec_digest
 
 def check_object(api: Api, namespace: str, submission: Submission, findings: Collector) -> str | None:
     """Have the server look at the Run as it would when it is submitted (a dry run); how it stands there in words."""
-    metadata = submission.run.metadata
-    given = metadata.model_dump(mode="json", by_alias=True, exclude_unset=True)
     with findings.catching("run-refused"):
         try:
-            api.create(RUN, namespace, {"metadata": given, "spec": submission.spec}, strict=True, dry_run=True)
+            api.create(RUN, namespace, submission.to_document(), strict=True, dry_run=True)
         except AlreadyExists:
             return _compare(api, namespace, submission, findings)
         except (Forbidden, Refused) as error:

@@ -39,6 +39,11 @@ class Submission:
     """What relative paths in the Run are relative to."""
     id: str
 
+    def to_document(self) -> dict[str, Any]:
+        """The Run as a file or an API server has it, its spec exactly as written."""
+        metadata = self.run.metadata.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return {"apiVersion": self.run.api_version, "kind": self.run.kind, "metadata": metadata, "spec": self.spec}
+
 
 def load_run(path: Path) -> Submission:
     """Read and validate a Run file. Raises BadConfiguration with every fault, each with its line."""
