@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
+# Compiling torch and transformers anew at each start of a stage costs more than all else in it.
+export PYTHONDONTWRITEBYTECODE :=
 
 UV_VERSION := 0.13.9
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tandem
