@@ -162,8 +162,8 @@ def train_one(job: RankJob, way: str, slow: float) -> Measured:
 def slow_store(seconds: float) -> AbstractContextManager[Any]:
     """Every file takes the store so much longer, in which nobody computes."""
 
-    def open_slowly(url: str) -> Store:
-        store: Any = open_store(url)
+    def open_slowly(url: str, **options: Any) -> Store:
+        store: Any = open_store(url, **options)
         put: Callable[[str, Path], FileDigest] = store.put_file_if_absent
 
         def put_slowly(key: str, path: Path) -> FileDigest:

@@ -53,7 +53,7 @@ def train_base(
 
     corpus is what its tokenizer learns words from, beside the samples' own texts. report gets each step and its
     loss. Returns the mean loss of the last ten steps. The same arguments give the same bytes on the same machine:
-    torch computes with one thread here, and random draws depend on the seed alone.
+    torch computes with a fixed number of threads here, and random draws depend on the seed alone.
     Raises BadData if samples do not fit, and what reading the meta file raises.
     """
     recipe = recipe or BaseRecipe()
@@ -69,19 +69,19 @@ def train_base(
         corpus=[*SMALL_CORPUS, *corpus, *(turn.text for sample in samples for turn in sample.turns)],
         vocabulary=1024,
     )
-    with _one_thread():
+    with _few_threads():
         losses = _train(folder, samples, seed=seed, recipe=recipe, report=report)
     last = losses[-10:]
     return sum(last) / len(last)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Several threads add sums up in another order, and on a busy machine they wait for each other."""
+def _few_threads() -> Iterator[None]:
+    """Two at most: for so small a model more of them mainly wait for each other. One, where OMP_NUM_THREADS is 1."""
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(2, threads))
     try:
         yield
     finally:
