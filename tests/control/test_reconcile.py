@@ -234,6 +234,17 @@ def test_a_job_that_someone_deleted_is_an_attempt_that_was_lost(world: World) ->
     assert world.job_names() == ["t-2"]
 
 
+def test_a_job_that_someone_deleted_is_waited_for_until_its_pods_have_ended(world: World) -> None:
+    start_run(world)
+    world.api.delete(PYTORCHJOB, NAMESPACE, world.jobs()[0]["metadata"]["name"])
+    world.settle()
+    assert world.read(world.place().attempt_end("train", 1)) is None
+    end_deleted_run(world)
+    record = world.read(world.place().attempt_end("train", 1))
+    assert record["outcome"]["code"] == "stopped"
+    assert all(pod["log"] for pod in record["pods"])
+
+
 def test_what_nobody_saw_is_asked_of_the_execution(world: World) -> None:
     world.apply()
     world.settle()
@@ -337,6 +348,107 @@ def test_a_run_deleted_while_no_controller_looked_is_recorded_by_the_sweep(world
     world.restart()
     world.settle()
     assert world.read(world.place().ended(uid))["phase"] == "Cancelled"
+
+
+def test_a_run_deleted_while_it_runs_keeps_what_its_pods_said_and_is_then_cancelled(world: World) -> None:
+    uid = start_run(world)
+    world.api.remove(RUN, NAMESPACE, "demo")  # what it owned has not been collected yet
+    world.settle()
+    assert "deletionTimestamp" in world.jobs()[0]["metadata"]
+    assert world.read(world.place().ended(uid)) is None
+    end_deleted_run(world)
+    assert world.read(world.place().ended(uid))["outcome"]["code"] == "deleted"
+    record = world.read(world.place().attempt_end("train", 1))
+    assert (record["run_uid"], record["outcome"]["code"]) == (uid, "stopped")
+    assert [world.store.get(pod["log"]) for pod in record["pods"]] == [b"step 1/4\n"] * 2
+
+
+def test_a_run_deleted_while_no_controller_looked_is_wound_down_by_the_next(world: World) -> None:
+    uid = start_run(world)
+    world.api.delete(RUN, NAMESPACE, "demo")
+    world.restart()
+    world.settle()
+    assert len(world.pods()) == 2
+    assert world.read(world.place().ended(uid)) is None
+    end_deleted_run(world)
+    assert world.read(world.place().ended(uid))["phase"] == "Cancelled"
+    assert all(pod["log"] for pod in world.read(world.place().attempt_end("train", 1))["pods"])
+
+
+def test_what_the_cluster_collected_of_a_deleted_run_before_anyone_looked_is_recorded_as_it_was_seen(
+    world: World,
+) -> None:
+    uid = start_run(world)
+    world.api.delete(RUN, NAMESPACE, "demo")
+    take_away(world)
+    world.restart()
+    world.settle()
+    assert world.read(world.place().ended(uid))["phase"] == "Cancelled"
+    pods = world.read(world.place().attempt_end("train", 1))["pods"]
+    assert [pod["outcome"]["code"] for pod in pods] == ["lost", "lost"]
+    assert all(pod["image_id"] for pod in pods)
+
+
+def test_a_run_deleted_and_applied_again_at_once_waits_for_what_is_still_there(world: World) -> None:
+    uid = start_run(world)
+    world.api.delete(RUN, NAMESPACE, "demo")
+    world.apply()
+    world.settle()
+    assert (world.job_names(), len(world.pods())) == ([], 2)
+    end_deleted_run(world)
+    assert world.read(world.place().ended(uid))["phase"] == "Cancelled"
+    assert world.play() == "Succeeded"
+    assert world.read(world.place().attempt_end("train", 1))["run_uid"] == uid
+    assert world.read(world.place().attempt_end("train", 2))["run_uid"] == world.run()["metadata"]["uid"]
+
+
+def test_images_and_exit_codes_outlast_pods_and_the_controller_that_saw_them(world: World) -> None:
+    start_run(world)
+    master, _ = world.pods()
+    world.end_pod(master, CRASH)
+    world.settle()
+    take_away(world)
+    world.restart()
+    world.settle()
+    record = world.read(world.place().attempt_end("train", 1))
+    assert sorted((pod["name"].rsplit("-", 2)[1], pod["exit_code"]) for pod in record["pods"]) == [
+        ("master", 1),
+        ("worker", None),
+    ]
+    assert all(pod["image_id"].startswith("registry.example/tandem@sha256:") for pod in record["pods"])
+
+
+def test_a_deleted_run_whose_record_is_damaged_is_still_cancelled(world: World) -> None:
+    uid = start_run(world)
+    world.api.delete(RUN, NAMESPACE, "demo")
+    world.restart()
+    (world.folder / "store" / world.place().record).write_bytes(b"{")
+    world.settle()
+    assert world.read(world.place().ended(uid))["phase"] == "Cancelled"
+    assert any("cannot be recorded" in line for line, _ in world.log.said)
+
+
+def start_run(world: World) -> str:
+    """A Run whose training is under way; its uid."""
+    world.apply()
+    world.settle()
+    world.start_pods()
+    world.settle()
+    return str(world.run()["metadata"]["uid"])
+
+
+def end_deleted_run(world: World) -> None:
+    """Let the pods that are on their way out end, and the controller look again."""
+    world.end_stopped()
+    world.pass_time(3)
+
+
+def take_away(world: World) -> None:
+    """Every job and its pods, at once and unseen: a controller that looked would have read their logs."""
+    for pod in world.pods():
+        world.api.remove(POD, NAMESPACE, pod["metadata"]["name"])
+    for job in world.jobs():
+        world.api.remove(PYTORCHJOB, NAMESPACE, job["metadata"]["name"])
 
 
 def test_a_run_made_again_goes_on_and_repeats_nothing_that_is_committed(world: World) -> None:

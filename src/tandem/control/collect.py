@@ -11,7 +11,15 @@ from tandem.control.seen import LastSeen, LogTails
 from tandem.control.stored import RunRecords
 from tandem.control.times import read_time, write_time
 from tandem.outcome import Outcome, choose_strongest
-from tandem.record.attempt import AttemptEnd, AttemptStart, PodEnd, write_attempt_end, write_attempt_log
+from tandem.record.attempt import (
+    AttemptEnd,
+    AttemptStart,
+    PodEnd,
+    read_pods,
+    write_attempt_end,
+    write_attempt_log,
+    write_pod,
+)
 from tandem.store import Store
 from tandem.store.layout import RunPlace
 
@@ -33,15 +41,26 @@ class Collector:
     seen: LastSeen
     tails: LogTails
     now: Callable[[], float]
+    _kept: set[tuple[str, bool]] = field(default_factory=set)
+    """Pods of which the store knows that they run, or that they have ended."""
     _tries: dict[str, int] = field(default_factory=dict)
     """Failed looks at a pod's log, by its uid."""
+
+    def keep_seen(self, start: AttemptStart, pods: Sequence[Object]) -> None:
+        """Keep which images pods run and how they ended: pods may be deleted, and this controller killed."""
+        for pod in pods:
+            end = describe_end(pod)
+            moment = (end.uid, end.exit_code is not None)
+            if end.image_id is not None and moment not in self._kept:
+                write_pod(self.store, self.place, start, end)
+                self._kept.add(moment)
 
     def record(
         self, job: Object | None, start: AttemptStart, pods: Sequence[Object], unclaimed: Sequence[str]
     ) -> AttemptEnd:
         """Write logs and then attempt.json, and return the record that stands.
 
-        Of `pods` those that are there come first, those that are gone after them.
+        Of `pods` those that are there come first, those that are gone after them; what nobody remembers is read.
         `unclaimed` are executions that no attempt has recorded: if nobody saw how this one's pods ended, they say.
         Raises Busy while a pod's log cannot be read but may be later.
         """
@@ -57,6 +76,8 @@ class Collector:
             for name, same in sorted(named.items())
             for pod in same
         ]
+        there = {end.uid for end in ends}
+        ends += [pod for uid, pod in read_pods(self.store, self.place, start).items() if uid not in there]
         outcome = choose_outcome(job, ends)
         if outcome.code == "lost":
             outcome = self._ask_executions(start.stage, unclaimed) or outcome

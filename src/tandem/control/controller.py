@@ -141,7 +141,9 @@ class Controller:
                 self._swept_at = self.now() - SWEEP_SECONDS + LONGEST_PAUSE
                 return
             self._swept_at = self.now()
-            self.log.info("swept", recorded=found)
+            self.log.info("swept", gone=found)
+            for name in found:
+                self._ask_for(name)
 
     def check_store(self) -> None:
         """Ask the store, and say how it is."""

@@ -95,6 +95,17 @@ class JobBackend:
                 one.job["metadata"].setdefault("deletionTimestamp", write_time(self.now()))
                 self.notice("AttemptStopped", one.stage.text, one.number, f"{one.name}: {action.reason}")
 
+    def wind_down(self, stages: tuple[Stage, ...]) -> bool:
+        """Stop and record what this object had asked for, now that it is gone; whether all of it is recorded.
+
+        The cluster collects what a deleted object owned as well, but waits for nobody who reads logs.
+        """
+        self.observe(stages)
+        own = [one for one in self.live if self._is_own(one)]
+        for one in own:
+            self.stop(Stop(stage=one.stage.stages[0], number=one.number, reason="the Run object was deleted"))
+        return not own
+
     def commit(self, action: Commit) -> None:
         """Let an execution count if it is whole; if not, it is never looked at again."""
         try:
@@ -105,6 +116,10 @@ class JobBackend:
         else:
             said = f"{action.stage}: execution {action.execution} counts"
             self.notice("Committed", action.stage, self._writer_of(action), said)
+
+    def _is_own(self, one: LiveJob) -> bool:
+        starts = [self.found[stage].starts.get(one.number) for stage in one.stage.stages if stage in self.found]
+        return any(start is not None and start.run_uid == self.owner_uid for start in starts)
 
     def _writer_of(self, action: Commit) -> int | None:
         """The attempt that wrote an execution, as far as its pods are known: they give it its name."""
@@ -121,6 +136,9 @@ class JobBackend:
                 self._delete(one)
                 continue
             self._note(one, records)
+            for stage in one.stage.stages:
+                if stage in records:
+                    self.collector.keep_seen(records[stage].starts[one.number], one.pods_of(stage))
             # A drain, an eviction or somebody's kubectl: soon their logs can be read no more.
             self._follow([pod for pod in one.pods if "deletionTimestamp" in pod["metadata"]])
             if is_finished(one.job) and all(is_over(pod) for pod in one.pods):

@@ -57,6 +57,25 @@ def read_live_job(job: Object, pods: Sequence[Object], gone: Sequence[Object]) -
     return LiveJob(job=job, stage=stage, number=number, pods=tuple(pods), gone=tuple(gone))
 
 
+def infer_job(pods: Sequence[Object], gone: Sequence[Object]) -> LiveJob | None:
+    """A job that has been deleted before its pods have ended, as they tell; None if they are not a controller's."""
+    metadata = pods[0]["metadata"]
+    reference = next(one for one in metadata["ownerReferences"] if one.get("controller"))
+    job: Object = {
+        "kind": reference["kind"],
+        "metadata": {
+            "name": reference["name"],
+            "uid": reference["uid"],
+            "labels": metadata.get("labels") or {},
+            "annotations": metadata.get("annotations") or {},
+            "creationTimestamp": metadata["creationTimestamp"],
+            "deletionTimestamp": metadata.get("deletionTimestamp") or metadata["creationTimestamp"],
+        },
+        "spec": {},
+    }
+    return read_live_job(job, pods, gone)
+
+
 def remember_job(start: AttemptStart, pods: Sequence[Object]) -> LiveJob:
     """A job that is gone, as the store and its last pods tell."""
     job: Object = {"kind": "Job", "metadata": {"name": start.job, "uid": start.job_uid}, "spec": {}}

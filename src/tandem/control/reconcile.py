@@ -14,15 +14,18 @@ from tandem.control.showing import Showing, describe_end, say
 from tandem.control.status import FINAL, finished_at
 from tandem.control.times import read_time, write_time
 from tandem.control.tracking import Tracked, Tracker
-from tandem.errors import BadConfiguration, BadData, PermanentError, TandemError
+from tandem.errors import BadConfiguration, PermanentError, TandemError
 from tandem.outcome import Outcome, describe_failure
-from tandem.record.asked import Asked, Ended, list_open, note_asked, note_ended, read_ended
+from tandem.record.asked import Asked, Ended, list_open, note_asked, note_ended, read_asked, read_ended
 from tandem.spec import Submission, parse_object, run_id
-from tandem.store import NotThere, Store
+from tandem.store import Corrupt, Store
 from tandem.store.layout import RunPlace
 
 LOOK_SECONDS = 15.0
 """How often a Run with live attempts is looked at even if nothing changes: for its progress."""
+
+LEAVING_SECONDS = 2.0
+"""The same while the pods of a deleted Run object end: what they say last is read as they go."""
 
 IDLE_SECONDS = 300.0
 """The same for one that waits for people."""
@@ -63,11 +66,12 @@ class Reconciler:
 
         Raises RetryableError while the store or the cluster is away.
         """
-        for uid, gone in list(self.deleted.items()):
-            if gone["metadata"]["name"] == name:
-                self._record_deleted(gone)
-                self.deleted.pop(uid, None)
-                self.tracked.pop(uid, None)
+        leaving = [uid for uid, gone in list(self.deleted.items()) if gone["metadata"]["name"] == name]
+        are_gone = [self._wind_down(uid) for uid in leaving]
+        pause = self._look_at(name)
+        return pause if all(are_gone) else min(pause or LEAVING_SECONDS, LEAVING_SECONDS)
+
+    def _look_at(self, name: str) -> float | None:
         run = self.tracker.mirrors.runs.get(name)
         if run is None or "deletionTimestamp" in run["metadata"]:
             return None
@@ -85,12 +89,21 @@ class Reconciler:
         return self._look(run, submission)
 
     def sweep(self) -> list[str]:
-        """Record Runs whose objects were deleted while no controller looked; returns their ids."""
+        """Find Runs whose objects were deleted while no controller looked; returns their names, to be looked at."""
         there = {run["metadata"]["uid"] for run in self.tracker.mirrors.runs.all()}
-        gone = {uid: place for uid, place in list_open(self.store, self.namespace).items() if uid not in there}
-        for uid, place in gone.items():
-            self._note_deleted(place, uid)
-        return sorted(place.run_id for place in gone.values())
+        names = set()
+        for uid, place in list_open(self.store, self.namespace).items():
+            if uid in there:
+                continue
+            try:
+                asked = read_asked(self.store, place, uid)
+            except Corrupt as error:
+                self.notices.log.warning("a deleted Run cannot be recorded", run_id=place.run_id, error=str(error))
+                continue
+            metadata = {"name": asked.name, "uid": uid, "creationTimestamp": asked.created_at}
+            self.deleted.setdefault(uid, {"metadata": metadata, "status": {"runId": place.run_id}})
+            names.add(asked.name)
+        return sorted(names)
 
     def _look(self, run: Object, submission: Submission) -> float | None:
         uid = run["metadata"]["uid"]
@@ -169,19 +182,41 @@ class Reconciler:
         self.api.delete(RUN, self.namespace, metadata["name"], uid=metadata["uid"])
         return None
 
-    def _record_deleted(self, run: Object) -> None:
+    def _wind_down(self, uid: str) -> bool:
+        """Stop what a deleted Run object had asked for, and record it when all of that has ended; whether it has."""
+        run = self.deleted[uid]
         try:
             known = (run.get("status") or {}).get("runId") or run_id(run["metadata"]["name"], run["spec"])
             place = RunPlace(namespace=self.namespace, run_id=known)
-            self.store.get(place.asked(run["metadata"]["uid"]))
-        except (NotThere, BadData, ValueError, KeyError):
-            return
-        self._note_deleted(place, run["metadata"]["uid"])
-
-    def _note_deleted(self, place: RunPlace, uid: str) -> None:
+            read_asked(self.store, place, uid)
+            has_ended = read_ended(self.store, place, uid) is not None
+        except (PermanentError, ValueError, KeyError):
+            has_ended = True  # nobody had taken it up
+        if has_ended:
+            self._forget(uid)
+            return True
+        if not self._is_wound_down(uid, run, place):
+            return False
         ended = Ended(uid=uid, phase="Cancelled", outcome=_DELETED, ended_at=write_time(self.now()))
         if note_ended(self.store, place, ended) == ended:
             self.notices.log.info("the Run object is gone: recorded as cancelled", run_id=place.run_id, uid=uid)
+        self._forget(uid)
+        return True
+
+    def _is_wound_down(self, uid: str, run: Object, place: RunPlace) -> bool:
+        try:
+            tracked = self.tracked.get(uid) or self.tracker.track_gone(run, place)
+        except PermanentError as error:
+            self.notices.log.warning("what a deleted Run did cannot be recorded", run_id=place.run_id, error=str(error))
+            return True
+        if tracked is None:
+            return True
+        self.tracked[uid] = tracked
+        return tracked.backend.wind_down(list_run_stages(self.store, place, tracked.spec))
+
+    def _forget(self, uid: str) -> None:
+        self.deleted.pop(uid, None)
+        self.tracked.pop(uid, None)
 
 
 def _try_id(run: Object) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tandem.control.api import Api, Object
 from tandem.control.collect import Collector
 from tandem.control.jobs import JobBackend
-from tandem.control.live import LiveJob, read_live_job
+from tandem.control.live import LiveJob, infer_job, read_live_job
 from tandem.control.making import JobMaker
 from tandem.control.manifest import Owner
 from tandem.control.notices import Notices
@@ -76,6 +76,17 @@ class Tracker:
         Raises BadConfiguration and BadData for what only another spec can cure, Unavailable while the store is away.
         """
         body, record = self._ensure_record(run, submission, place)
+        return self._build(run, body, record, place)
+
+    def track_gone(self, run: Object, place: RunPlace) -> Tracked | None:
+        """Take up what a deleted Run object has left; None if its Run was never accepted."""
+        try:
+            body = self.store.get(place.record)
+        except NotThere:
+            return None
+        return self._build(run, body, parse_record(body, where=place.record), place)
+
+    def _build(self, run: Object, body: bytes, record: RunRecord, place: RunPlace) -> Tracked:
         metadata = run["metadata"]
         spec = record.parse_spec()
         records = RunRecords(store=self.store, place=place)
@@ -144,7 +155,8 @@ class Tracker:
         found = []
         for job in jobs:
             uid = job["metadata"]["uid"]
-            one = read_live_job(job, pods.get(uid, ()), self.seen.find_gone(uid))
-            if one is not None:
-                found.append(one)
-        return found
+            found.append(read_live_job(job, pods.pop(uid, ()), self.seen.find_gone(uid)))
+        for uid, theirs in pods.items():
+            if uid is not None:
+                found.append(infer_job(theirs, self.seen.find_gone(uid)))
+        return [one for one in found if one is not None]

@@ -47,6 +47,12 @@ def note_asked(store: Store, place: RunPlace, asked: Asked) -> None:
         store.put_if_absent(place.asked(asked.uid), to_bytes(asked))
 
 
+def read_asked(store: Store, place: RunPlace, uid: str) -> Asked:
+    """What an object asked for. Raises NotThere, and Corrupt."""
+    key = place.asked(uid)
+    return parse_document(Asked, store.get(key), where=key)
+
+
 def note_ended(store: Store, place: RunPlace, ended: Ended) -> Ended:
     """Keep how the Run ended for an object; returns what stands, which may have been written before. Raises Corrupt."""
     try:

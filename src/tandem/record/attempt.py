@@ -41,6 +41,13 @@ class PodEnd(_Document):
     """Key of its log in the store. None: it could not be read any more."""
 
 
+class PodSeen(_Document):
+    """What was known of a pod when it was first seen to run, or to have ended."""
+
+    schema_: Literal["tandem.dev/pod/v1"] = Field(default="tandem.dev/pod/v1", alias="schema")
+    pod: PodEnd
+
+
 class AttemptStart(_Document):
     """That an attempt's job is there: without it a job that is gone cannot be told from one never made."""
 
@@ -87,6 +94,21 @@ def write_attempt_end(store: Store, place: RunPlace, end: AttemptEnd) -> Attempt
     except AlreadyThere:
         return parse_document(AttemptEnd, store.get(key), where=key)
     return end
+
+
+def write_pod(store: Store, place: RunPlace, start: AttemptStart, pod: PodEnd) -> None:
+    """Keep what a pod shows now, once while it runs and once when it has ended; noting it again changes nothing."""
+    moment = "started" if pod.exit_code is None else "ended"
+    with suppress(AlreadyThere):
+        key = f"{place.attempt_pods(start.stage, start.number)}{pod.uid}/{moment}.json"
+        store.put_if_absent(key, to_bytes(PodSeen(pod=pod)))
+
+
+def read_pods(store: Store, place: RunPlace, start: AttemptStart) -> dict[str, PodEnd]:
+    """The last that was kept of each pod of an attempt, by uid. Raises Corrupt."""
+    keys = [entry.key for entry in store.list(place.attempt_pods(start.stage, start.number))]
+    seen = [parse_document(PodSeen, store.get(key), where=key).pod for key in keys]
+    return {pod.uid: pod for pod in sorted(seen, key=lambda pod: pod.exit_code is not None)}
 
 
 def write_attempt_log(store: Store, place: RunPlace, start: AttemptStart, pod: str, log: bytes) -> str:

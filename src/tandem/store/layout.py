@@ -60,6 +60,10 @@ class RunPlace:
         """How an attempt ended, written after its pods' logs."""
         return f"{self.attempts(stage)}{number:03d}/attempt.json"
 
+    def attempt_pods(self, stage: str, number: int) -> str:
+        """What was seen of an attempt's pods while they were there, one folder for each uid."""
+        return f"{self.attempts(stage)}{number:03d}/pods/"
+
     def attempt_log(self, stage: str, number: int, pod: str) -> str:
         """What one pod of an attempt said; on one machine what it said that has handed in no log itself."""
         return f"{self.attempts(stage)}{number:03d}/logs/{pod}.log"

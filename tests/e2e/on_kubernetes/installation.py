@@ -69,6 +69,13 @@ def write_values(folder: Path, cluster: Cluster) -> None:
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
 
 
+def write_schedule(folder: Path, run: Any) -> None:
+    """schedule.yaml: at every minute such a Run, one that is suspended and takes no GPU from others."""
+    waiting = {**run, "spec": {**run["spec"], "desired": "Suspended"}}
+    schedule = {"name": "nightly", "cron": "* * * * *", "run": waiting}
+    (folder / "schedule.yaml").write_text(yaml.safe_dump({"schedules": [schedule]}))
+
+
 def give_gpus(cluster: Cluster) -> None:
     """Have the node of the local cluster say that it has GPUs; a cluster of one's own has some."""
     if cluster.registry == layout.REGISTRY:

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from k8s.local import cluster as local
 from k8s.local import layout
@@ -16,6 +18,8 @@ from tests.servers import Broken, address_towards, proxy_running
 
 CONTROLLER = "deployment/tandem-controller"
 OUTAGE_SECONDS = 30.0
+_CONNECTED = ("01", "08")
+"""ESTABLISHED, and CLOSE_WAIT for clients that have given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,8 @@ class Story:
     jobs_of_training: int
     seconds_to_free_gpus: float
     left_while_suspended: list[str]
+    requests_that_met_the_outage: int
+    """Connections whose request the stopped store had not read when it went on."""
 
 
 def tell_story(reader: Reader, tenant: Tenant) -> Story:
@@ -60,7 +66,7 @@ def tell_story(reader: Reader, tenant: Tenant) -> Story:
     reader.follow("Resume")
 
     tenant.wait_until(lambda: tenant.status("demo")["phase"] == "Running" and tenant.gpus_in_use() > 0, "it goes on")
-    _stop_store(tenant)
+    requests = _stop_store(tenant)
     results = reader.follow("Results")
     return Story(
         checked=checked,
@@ -71,6 +77,7 @@ def tell_story(reader: Reader, tenant: Tenant) -> Story:
         jobs_of_training=len(jobs),
         seconds_to_free_gpus=seconds,
         left_while_suspended=left,
+        requests_that_met_the_outage=requests,
     )
 
 
@@ -104,13 +111,31 @@ def _wait_for_checkpoint(tenant: Tenant, step: int) -> None:
     )
 
 
-def _stop_store(tenant: Tenant) -> None:
-    """The server of the local cluster hears nothing for a while; that of a cluster of one's own is left alone."""
+def _stop_store(tenant: Tenant) -> int:
+    """The server of the local cluster hears nothing for a while; that of a cluster of one's own is left alone.
+
+    Returns how many requests waited at its end.
+    """
     if tenant.cluster.registry != layout.REGISTRY:
-        return
+        return 0
     server = local.program_pid(layout.default(), "versitygw")
     os.kill(server, signal.SIGSTOP)
     try:
         time.sleep(OUTAGE_SECONDS)
+        return _count_unread(server, port=urlsplit(tenant.cluster.s3.endpoint).port or 80)
     finally:
         os.kill(server, signal.SIGCONT)
+
+
+def _count_unread(process: int, *, port: int) -> int:
+    """Connections to a port of a process's network with bytes that nobody has read (proc(5), net/tcp)."""
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]
+    ]
+    return sum(
+        1
+        for _, local_address, _, state, queues, *_ in lines
+        if state in _CONNECTED and int(local_address.rpartition(":")[2], 16) == port and int(queues.split(":")[1], 16)
+    )

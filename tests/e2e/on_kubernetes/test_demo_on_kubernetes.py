@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from k8s.local import layout
 from k8s.local.kubectl import KubectlFailed
 from tandem.control.api import RUN
 from tandem.control.cluster import connect
@@ -23,7 +24,7 @@ from tandem.store.layout import RunPlace
 from tests.cluster import Cluster
 from tests.e2e.demo_run import Finished, run_demo
 from tests.e2e.desk import Desk
-from tests.e2e.on_kubernetes.installation import STEPS, give_gpus, prepare_desk, write_values
+from tests.e2e.on_kubernetes.installation import STEPS, give_gpus, prepare_desk, write_schedule, write_values
 from tests.e2e.on_kubernetes.page import Reader
 from tests.e2e.on_kubernetes.story import Story, tell_story
 from tests.e2e.on_kubernetes.tenant import NAMESPACE, Tenant
@@ -145,17 +146,64 @@ def test_the_command_line_follows_the_run_and_finds_the_logs_of_pods_that_are_go
     assert f"Everything lies in {STORE}/{place.prefix}" in story.results
 
 
+def test_a_store_that_does_not_answer_for_a_while_is_waited_for(story: Story, tenant: Tenant) -> None:
+    assert story.requests_that_met_the_outage > 0 or tenant.cluster.registry != layout.REGISTRY
+    assert [attempt["outcome"]["exit_code"] for attempt in tenant.attempts("demo", "train")][2:] == [0]
+
+
 def test_a_suspended_run_frees_its_gpus_and_leaves_nothing(story: Story) -> None:
     assert story.seconds_to_free_gpus < 30
     assert story.left_while_suspended == []
 
 
-def test_a_cancelled_run_frees_its_gpus_and_leaves_nothing(run: Any, reader: Reader, tenant: Tenant) -> None:
-    other = copy.deepcopy(run)
-    other["metadata"]["name"] = "other"
-    tenant.kubectl("apply", "-f", "-", given=json.dumps(other))
-    tenant.wait_until(lambda: tenant.status("other").get("phase") == "Running", "the other Run runs")
-    tenant.wait_until(lambda: tenant.gpus_in_use() == 2, "it has its GPUs")
+@pytest.fixture(scope="module")
+def other(story: Story, desk: Desk, tenant: Tenant) -> list[Any]:
+    """Another Run trains, for longer than the tests need; the pods of it."""
+    body = yaml.safe_load((desk.folder / "demo.yaml").read_text())
+    body["metadata"]["name"] = "other"
+    body["spec"]["train"] |= {"steps": 20_000, "checkpoints": {"everySteps": 1000}}
+    tenant.kubectl("apply", "-f", "-", given=json.dumps(body))
+    tenant.wait_until(lambda: "progress" in tenant.status("other"), "the other Run trains")
+    return tenant.find("pods", f"tandem.dev/run-id={tenant.place('other').run_id}")
+
+
+def test_an_upgrade_and_a_rollback_leave_a_running_run_alone(other: list[Any], reader: Reader, tenant: Tenant) -> None:
+    controllers = find_controllers(tenant)
+    reader.follow("Upgrade")
+    step = tenant.status("other")["progress"]["text"]
+    tenant.wait_until(lambda: tenant.status("other")["progress"]["text"] != step, "it goes on")
+    pods = tenant.find("pods", f"tandem.dev/run-id={tenant.place('other').run_id}")
+    assert len(pods) == 2
+    assert {pod["metadata"]["uid"]: restarts_of(pod) for pod in pods} == {pod["metadata"]["uid"]: 0 for pod in other}
+    assert controllers.isdisjoint(find_controllers(tenant))
+
+
+def find_controllers(tenant: Tenant) -> set[str]:
+    """Uids of the controller's pods that are to stay."""
+    pods = tenant.find("pods", "app.kubernetes.io/component=controller")
+    return {pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+
+def restarts_of(pod: Any) -> int:
+    return sum(container["restartCount"] for container in pod["status"]["containerStatuses"])
+
+
+def test_a_schedule_submits_its_run_at_each_tick(run: Any, reader: Reader, tenant: Tenant) -> None:
+    write_schedule(reader.desk.folder, run)
+    assert "nightly" in reader.follow("Schedule")
+    tenant.wait_until(lambda: bool(find_scheduled(tenant)), "a tick has made a Run")
+    (name, *_) = find_scheduled(tenant)
+    assert re.fullmatch(r"nightly-\d+", name)
+    tenant.wait_until(lambda: tenant.status(name).get("phase") == "Suspended", "the controller has looked at it")
+    assert name in {job["metadata"]["name"] for job in tenant.find("jobs")}
+    tenant.kubectl("patch", "cronjob", "nightly", "--type=merge", "-p", json.dumps({"spec": {"suspend": True}}))
+
+
+def find_scheduled(tenant: Tenant) -> list[str]:
+    return sorted(run["metadata"]["name"] for run in tenant.find("runs") if run["metadata"]["name"].startswith("night"))
+
+
+def test_a_cancelled_run_frees_its_gpus_and_leaves_nothing(other: list[Any], reader: Reader, tenant: Tenant) -> None:
     reader.follow("Cancel")
     assert tenant.wait_until(lambda: tenant.gpus_in_use() == 0, "GPUs are free") < 30
     tenant.wait_until(lambda: tenant.status("other")["phase"] == "Cancelled", "it is cancelled")
@@ -217,13 +265,9 @@ def test_who_has_no_permission_is_told_so_in_one_line(run: Any, tenant: Tenant, 
     assert len(said.splitlines()) == 1
 
 
-def test_an_upgrade_changes_no_run_and_an_uninstall_keeps_runs_and_data(
-    story: Story, reader: Reader, tenant: Tenant
-) -> None:
+def test_an_uninstall_keeps_runs_and_data(story: Story, reader: Reader, tenant: Tenant) -> None:
     assert "train-cpu-demo.yaml" in reader.follow("Look at the profiles")
     before = tenant.status("demo")
-    reader.follow("Upgrade")
-    assert tenant.status("demo") == before
     reader.follow("Uninstall")
     assert tenant.status("demo") == before
     assert tenant.store.get(tenant.place("demo").record)
