@@ -3,7 +3,9 @@
 The store is versitygw on the loopback unless another one is named. A tiny model with a large adapter trains the same
 steps in three ways, one after the other, several times: checkpoints stay on this disk; they go to the store beside the
 training, as shipped; training waits for each of them. Every file takes the store --slow seconds longer, so that
-something is on its way most of the time.
+something is on its way about half of the time. Where a machine is not quiet, whole trainings differ by more than what
+is looked for: `steps_lose` is what, between two checkpoints each, the steps beside a transfer take longer than those
+beside none, as a share of all.
 """
 
 from __future__ import annotations
@@ -12,18 +14,21 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from PIL import Image
 
 from tandem.model.card import CardBase
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=256, help="rank of the adapter: sets the checkpoints' size")
     parser.add_argument("--slow", type=float, default=0.8, help="seconds that each file takes the store longer")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="none is always there")
     options = parser.parse_args()
     be_quiet()
     connect(Ranks(), expected=1)
@@ -71,9 +77,9 @@ def measure(folder: Path, options: argparse.Namespace, store_url: str) -> dict[s
     make_tiny_model(folder / "model", seed=0)
     write_data(folder)
     train_one(describe_job(folder, options, None), "none", 0.0)  # imports and caches
-    measured: dict[str, list[Measured]] = {way: [] for way in WAYS}
-    for _ in range(options.rounds):
-        for way in WAYS:
+    measured: dict[str, list[Measured]] = {way: [] for way in WAYS if way in (*options.ways, "none")}
+    for number in range(options.rounds):
+        for way in measured if number % 2 else reversed(measured):  # what gets slower or faster meanwhile evens out
             job = describe_job(folder, options, None if way == "none" else store_url)
             measured[way].append(train_one(job, way, options.slow))
     return measured
@@ -88,6 +94,10 @@ class Measured:
     waiting_seconds: float
     """After the last step, until everything was in the store."""
     checkpoint_bytes: int
+    steps: tuple[tuple[float, float], ...]
+    """When each step began and ended."""
+    uploads: tuple[tuple[float, float], ...]
+    """When each file was read, digested and sent."""
 
 
 def summarise(measured: dict[str, list[Measured]], options: argparse.Namespace) -> dict[str, Any]:
@@ -106,10 +116,34 @@ def summarise(measured: dict[str, list[Measured]], options: argparse.Namespace) 
                 "loses": round(
                     statistics.median(one.seconds / base - 1 for one, base in zip(runs, none, strict=True)), 4
                 ),
+                "loses_in_each_round": [round(one.seconds / base - 1, 3) for one, base in zip(runs, none, strict=True)],
+                "steps_lose": compare_steps(runs, options.every),
                 "waiting_after_the_last_step": round(statistics.median(one.waiting_seconds for one in runs), 3),
             }
             for way, runs in measured.items()
         },
+    }
+
+
+def compare_steps(runs: Sequence[Measured], every: int) -> dict[str, Any] | None:
+    """What steps beside a transfer take longer, of all time until the next checkpoint; None without transfers."""
+    ratios = []
+    for run in runs:
+        for first in range(every, len(run.steps), every):
+            within = run.steps[first : first + every]
+            alone = [end - begin for begin, end in within if all(end <= a or b <= begin for a, b in run.uploads)]
+            if 5 <= len(alone) < len(within):
+                took = within[-1][1] - within[0][0]
+                ratios.append(1 - statistics.mean(alone) * len(within) / took)
+    if not ratios:
+        return None
+    draws = random.Random(0)  # noqa: S311
+    medians = sorted(statistics.median(draws.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return {
+        "median": round(statistics.median(ratios), 4),
+        "low": round(medians[50], 4),
+        "high": round(medians[-51], 4),
+        "intervals": len(ratios),
     }
 
 
@@ -148,7 +182,9 @@ def train_one(job: RankJob, way: str, slow: float) -> Measured:
     from tandem.train.recipe import run_training
 
     waited: list[float] = []
-    with slow_store(slow), kept(way, waited):
+    uploads: list[tuple[float, float]] = []
+    ends: list[float] = []
+    with slow_store(slow, uploads), kept(way, waited), steps_timed(ends):
         run_training(job, Ranks())
     record = json.loads((job.output / "train.json").read_text())
     checkpoint = job.output / "checkpoints" / record["checkpoints"]["last"]
@@ -156,11 +192,25 @@ def train_one(job: RankJob, way: str, slow: float) -> Measured:
         seconds=record["timings"]["train_seconds"],
         waiting_seconds=waited[-1],
         checkpoint_bytes=sum(path.stat().st_size for path in checkpoint.rglob("*")),
+        steps=tuple(pairwise(ends)),
+        uploads=tuple(uploads),
     )
 
 
-def slow_store(seconds: float) -> AbstractContextManager[Any]:
-    """Every file takes the store so much longer, in which nobody computes."""
+def steps_timed(ends: list[float]) -> AbstractContextManager[Any]:
+    """Note when each step of the optimizer ends."""
+    step = torch.optim.AdamW.step
+
+    def step_and_note(self: torch.optim.AdamW, *arguments: Any, **options: Any) -> Any:
+        done = step(self, *arguments, **options)
+        ends.append(time.perf_counter())
+        return done
+
+    return patch.object(torch.optim.AdamW, "step", step_and_note)
+
+
+def slow_store(seconds: float, uploads: list[tuple[float, float]]) -> AbstractContextManager[Any]:
+    """Every file takes the store so much longer, in which nobody computes; note when each was sent."""
 
     def open_slowly(url: str, **options: Any) -> Store:
         store: Any = open_store(url, **options)
@@ -168,7 +218,10 @@ def slow_store(seconds: float) -> AbstractContextManager[Any]:
 
         def put_slowly(key: str, path: Path) -> FileDigest:
             time.sleep(seconds)
-            return put(key, path)
+            began = time.perf_counter()
+            done = put(key, path)
+            uploads.append((began, time.perf_counter()))
+            return done
 
         store.put_file_if_absent = put_slowly
         opened: Store = store
