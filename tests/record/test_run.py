@@ -83,6 +83,12 @@ def test_garbage_is_no_record(body: bytes) -> None:
         parse_record(body, where="run.json")
 
 
+def test_a_record_of_another_version_is_refused_as_a_pod_with_an_older_image_does(store: Store) -> None:
+    _, body = write(store)
+    with pytest.raises(BadData, match=r"schema: is not a run record that this version reads .* that wrote it"):
+        parse_record(body.replace(b"run-record/v1", b"run-record/v2"), where="run.json")
+
+
 def test_a_record_with_a_spec_of_another_version_is_refused(store: Store) -> None:
     _, body = write(store)
     with pytest.raises(BadData, match="version of tandem that wrote it"):
