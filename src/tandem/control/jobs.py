@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tandem.control.api import JOB_KINDS, Api, NotFound, Object
-from tandem.control.collect import Collector
-from tandem.control.live import LiveJob, read_live_job, remember_job
+from tandem.control.api import JOB_KINDS, Api
+from tandem.control.live import LiveJob
 from tandem.control.making import JobMaker
 from tandem.control.names import JobStage, join_shards
 from tandem.control.plan import Attempt, Commit, Observed, Start, State, Stop
-from tandem.control.pods import find_container, is_finished, is_over, started_at
-from tandem.control.seen import owner_uid
+from tandem.control.pods import is_finished, started_at
+from tandem.control.settling import Settler, is_recorded
 from tandem.control.stages import Kind, Stage
 from tandem.control.stored import RunRecords, StageRecords
 from tandem.control.times import read_time, write_time
-from tandem.record.attempt import AttemptEnd, AttemptStart, write_attempt_start
+from tandem.record.attempt import AttemptEnd
 from tandem.record.commit import write_commit
 from tandem.store import Corrupt, Store
 from tandem.store.layout import RunPlace
@@ -37,7 +35,7 @@ class JobBackend:
     """The Run object's."""
     maker: JobMaker
     records: RunRecords
-    collector: Collector
+    settler: Settler
     list_jobs: Callable[[], Sequence[LiveJob]]
     """The Run's jobs as the cluster was last seen."""
     now: Callable[[], float]
@@ -60,7 +58,7 @@ class JobBackend:
         """What is committed, complete, live and ended; ended attempts are recorded and their jobs deleted first."""
         names = [stage.name for stage in stages]
         records = self.records.look(names)
-        live = self._settle(list(self.list_jobs()), records)
+        live = self.settler.settle(list(self.list_jobs()), records)
         self.live = tuple(live)
         self.found = records
         attempts = [_ended(end) for end in self.own_ends]
@@ -89,7 +87,7 @@ class JobBackend:
         """Delete the attempt's job: its pods get SIGTERM and their grace period; their logs are read to the end."""
         for one in self.live:
             if action.stage in one.stage.stages and one.number == action.number and not one.is_leaving:
-                self._follow(one.pods)
+                self.settler.follow(one.pods)
                 kind = JOB_KINDS[one.job["kind"]]
                 self.api.delete(kind, self.place.namespace, one.name, uid=one.uid, propagation="Foreground")
                 one.job["metadata"].setdefault("deletionTimestamp", write_time(self.now()))
@@ -127,101 +125,6 @@ class JobBackend:
         pods += [(pod["metadata"]["uid"], one.number) for one in self.live for pod in one.pods]
         return dict(pods).get(action.execution)
 
-    def _settle(self, jobs: list[LiveJob], records: dict[str, StageRecords]) -> list[LiveJob]:
-        """Note jobs, record those that have ended, delete them; returns those that have not."""
-        live = []
-        for one in jobs:
-            kept = [records[stage] for stage in one.stage.stages if stage in records]
-            if kept and all(_is_recorded(one, record) for record in kept):
-                self._delete(one)
-                continue
-            self._note(one, records)
-            for stage in one.stage.stages:
-                if stage in records:
-                    self.collector.keep_seen(records[stage].starts[one.number], one.pods_of(stage))
-            # A drain, an eviction or somebody's kubectl: soon their logs can be read no more.
-            self._follow([pod for pod in one.pods if "deletionTimestamp" in pod["metadata"]])
-            if is_finished(one.job) and all(is_over(pod) for pod in one.pods):
-                self._record(one.job, one, one.stage.stages, one.number, records)
-                self._delete(one)
-                self.collector.seen.forget(one.uid)
-            else:
-                live.append(one)
-        self._settle_gone(live, records)
-        return live
-
-    def _follow(self, pods: Sequence[Object]) -> None:
-        for pod in pods:
-            if not is_over(pod):
-                self.collector.tails.follow(self.place.namespace, pod, find_container(pod))
-
-    def _settle_gone(self, live: list[LiveJob], records: dict[str, StageRecords]) -> None:
-        """Record attempts whose job was there and is gone."""
-        known: dict[str, bool] = {one.uid: True for one in live}
-        gone: set[str] = set()
-        for stage, record in records.items():
-            for start in record.open_starts:
-                if start.job_uid not in known:
-                    one = self._find_job(start)
-                    known[start.job_uid] = one is not None
-                    live += [one] if one is not None else []
-                if not known[start.job_uid]:
-                    pods = self.collector.seen.find_gone(start.job_uid)
-                    self._record(None, remember_job(start, pods), (stage,), start.number, records)
-                    gone.add(start.job_uid)
-        for uid in gone:
-            self.collector.seen.forget(uid)
-
-    def _find_job(self, start: AttemptStart) -> LiveJob | None:
-        """Ask the server itself: what was last seen of the cluster may be older than the job."""
-        for kind in JOB_KINDS.values():
-            with suppress(NotFound):
-                job = self.api.get(kind, self.place.namespace, start.job)
-                return read_live_job(job, (), ()) if job["metadata"]["uid"] == start.job_uid else None
-        return None
-
-    def _note(self, one: LiveJob, records: dict[str, StageRecords]) -> None:
-        for stage in one.stage.stages:
-            if stage in records and one.number not in records[stage].starts:
-                records[stage].starts[one.number] = self._write_start(one.job, stage, one.number)
-
-    def _write_start(self, job: Object, stage: str, number: int) -> AttemptStart:
-        metadata = job["metadata"]
-        start = AttemptStart(
-            stage=stage,
-            number=number,
-            job=metadata["name"],
-            job_uid=metadata["uid"],
-            run_uid=owner_uid(job) or self.owner_uid,
-            created_at=metadata["creationTimestamp"],
-        )
-        write_attempt_start(self.store, self.place, start)
-        return start
-
-    def _record(
-        self,
-        job: Object | None,
-        one: LiveJob,
-        stages: tuple[str, ...],
-        number: int,
-        records: dict[str, StageRecords],
-    ) -> None:
-        for stage in stages:
-            if stage not in records or number in records[stage].ends:
-                continue
-            start = records[stage].starts[number]
-            claimed = {pod.uid for end in records[stage].ends.values() for pod in end.pods}
-            unclaimed = [name for name in records[stage].executions if name not in claimed]
-            end = self.collector.record(job, start, one.pods_of(stage), unclaimed)
-            records[stage].ends[number] = end
-            said = f"{end.outcome.code}: {end.outcome.message}".removesuffix(": ")
-            self.notice("AttemptEnded", stage, number, f"{start.job}: {said}")
-
-    def _delete(self, one: LiveJob) -> None:
-        if not one.is_leaving:
-            kind = JOB_KINDS[one.job["kind"]]
-            self.api.delete(kind, self.place.namespace, one.name, uid=one.uid, propagation="Background")
-
     def _attempts_of(self, one: LiveJob, records: dict[str, StageRecords]) -> list[Attempt]:
         state = State.STOPPING if one.is_leaving or is_finished(one.job) else State.RUNNING
         return [
@@ -232,7 +135,7 @@ class JobBackend:
                 started_at=min(started_at(one.pods_of(stage)) or self.now(), self.now()),
             )
             for stage in one.stage.stages
-            if stage in records and not _is_recorded(one, records[stage])
+            if stage in records and not is_recorded(one, records[stage])
         ]
 
     def _next_numbers(
@@ -251,7 +154,7 @@ class JobBackend:
     def _start(self, stage: JobStage, number: int) -> None:
         made = self.maker.make(stage, number)
         for one in stage.stages:
-            self._write_start(made, one, number)
+            self.settler.write_start(made, one, number)
         name = made["metadata"]["name"]
         self.notice("AttemptStarted", stage.text, number, f"{name}: attempt {number} of {stage.text}")
 
@@ -265,11 +168,6 @@ def _ended(end: AttemptEnd) -> Attempt:
         ended_at=read_time(end.ended_at),
         outcome=end.outcome,
     )
-
-
-def _is_recorded(one: LiveJob, record: StageRecords) -> bool:
-    end = record.ends.get(one.number)
-    return end is not None and end.job_uid == one.uid
 
 
 def _group(stage: str) -> str:

@@ -14,6 +14,7 @@ from tandem.control.manifest import Owner
 from tandem.control.notices import Notices
 from tandem.control.profiles import Profiles
 from tandem.control.seen import LastSeen, LogTails, owner_uid
+from tandem.control.settling import Settler
 from tandem.control.stored import RunRecords
 from tandem.control.watch import Mirror
 from tandem.errors import BadConfiguration, Fault
@@ -113,6 +114,14 @@ class Tracker:
             owner=Owner(name=metadata["name"], uid=metadata["uid"]),
             read_profiles=self.read_profiles,
         )
+        settler = Settler(
+            api=self.api,
+            store=self.store,
+            place=place,
+            owner_uid=metadata["uid"],
+            collector=collector,
+            notice=notice,
+        )
         backend = JobBackend(
             api=self.api,
             store=self.store,
@@ -120,7 +129,7 @@ class Tracker:
             owner_uid=metadata["uid"],
             maker=maker,
             records=records,
-            collector=collector,
+            settler=settler,
             list_jobs=lambda: self._list_jobs(place.run_id),
             now=self.now,
             notice=notice,

@@ -17,6 +17,7 @@ from k8s.local.kubectl import KubectlFailed
 from tandem.control.api import RUN
 from tandem.control.cluster import connect
 from tandem.errors import TandemError
+from tandem.record.asked import read_ended
 from tandem.record.commit import read_commit, read_files
 from tandem.stage.score import read_texts
 from tandem.store import Store, open_store
@@ -158,13 +159,18 @@ def test_a_suspended_run_frees_its_gpus_and_leaves_nothing(story: Story) -> None
 
 @pytest.fixture(scope="module")
 def other(story: Story, desk: Desk, tenant: Tenant) -> list[Any]:
-    """Another Run trains, for longer than the tests need; the pods of it."""
+    """Another Run trains; the pods of it."""
+    return train_on(desk, tenant, "other")
+
+
+def train_on(desk: Desk, tenant: Tenant, name: str) -> list[Any]:
+    """Have a Run train for longer than any test needs, and return its pods."""
     body = yaml.safe_load((desk.folder / "demo.yaml").read_text())
-    body["metadata"]["name"] = "other"
+    body["metadata"]["name"] = name
     body["spec"]["train"] |= {"steps": 20_000, "checkpoints": {"everySteps": 1000}}
     tenant.kubectl("apply", "-f", "-", given=json.dumps(body))
-    tenant.wait_until(lambda: "progress" in tenant.status("other"), "the other Run trains")
-    return tenant.find("pods", f"tandem.dev/run-id={tenant.place('other').run_id}")
+    tenant.wait_until(lambda: "progress" in tenant.status(name), f"{name} trains")
+    return tenant.find("pods", f"tandem.dev/run-id={tenant.place(name).run_id}")
 
 
 def test_an_upgrade_and_a_rollback_leave_a_running_run_alone(other: list[Any], reader: Reader, tenant: Tenant) -> None:
@@ -208,6 +214,26 @@ def test_a_cancelled_run_frees_its_gpus_and_leaves_nothing(other: list[Any], rea
     assert tenant.wait_until(lambda: tenant.gpus_in_use() == 0, "GPUs are free") < 30
     tenant.wait_until(lambda: tenant.status("other")["phase"] == "Cancelled", "it is cancelled")
     tenant.wait_until(lambda: tenant.belongings("other") == [], "nothing is left", seconds=30)
+
+
+def test_a_run_that_is_deleted_while_it_trains_leaves_its_logs_in_the_store(
+    story: Story, desk: Desk, tenant: Tenant
+) -> None:
+    train_on(desk, tenant, "third")
+    place, uid = (
+        tenant.place("third"),
+        json.loads(tenant.kubectl("get", "run", "third", "-o", "json"))["metadata"]["uid"],
+    )
+    tenant.kubectl("delete", "run", "third", "--wait=false")
+    tenant.wait_until(lambda: read_ended(tenant.store, place, uid) is not None, "the Run is recorded")
+    ended = read_ended(tenant.store, place, uid)
+    assert ended is not None
+    assert (ended.phase, ended.outcome and ended.outcome.code) == ("Cancelled", "deleted")
+    attempt = json.loads(tenant.store.get(place.attempt_end("train", 1)))
+    assert attempt["outcome"]["exit_code"] == 143
+    assert [b"step" in tenant.store.get(pod["log"]) for pod in attempt["pods"]].count(True) >= 1
+    assert all(pod["log"] and pod["image_id"] for pod in attempt["pods"])
+    assert len(attempt["pods"]) == 2
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
