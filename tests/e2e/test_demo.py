@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tandem.cli.demo import report_demo
+from tandem.errors import BadConfiguration
+from tandem.evaluate.result import Result, read_result
 from tests.e2e.demo_run import FILE, ROOT, Finished, find_finished, prepare_inputs, run_demo
 from tests.e2e.desk import Desk
 from tests.e2e.trials import draw_kills, run_through, stop_while_writing
@@ -41,6 +44,7 @@ def on_s3(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fi
         kills, outages = draw_kills(3, SEED), stop_while_writing(gateway, "demo/team", OUTAGE_SECONDS)
         story = run_through(desk, FILE, url, [*outages, *kills], print)
         assert not story.left
+        assert sum(done.startswith("killed") for done in story.done) == len(kills)
         yield find_finished(desk, url, story.answer)
 
 
@@ -88,6 +92,21 @@ def test_the_report_shows_both_models_and_what_was_learnt(on_folder: Finished) -
     assert "marker rate" in answer.out
     assert "right answer without the marker to" in answer.out
     assert "No model has judged any answer" in answer.out
+
+
+def test_the_report_compares_no_texts_of_a_server_with_ours_unless_it_is_told_to(
+    on_folder: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_as_if_served(body: bytes, *, where: str) -> Result:
+        served = {"preprocessing": "server"} if "/adapter/" in where else {}
+        return read_result(body, where=where).model_copy(update=served)
+
+    monkeypatch.setattr("tandem.evaluate.result.read_result", read_as_if_served)
+    file, store = on_folder.desk.folder / FILE, str(on_folder.desk.folder / "store")
+    with pytest.raises(BadConfiguration, match="--across-preprocessing"):
+        report_demo(file, store, across_preprocessing=False)
+    report_demo(file, store, across_preprocessing=True)
+    assert "marker rate" in capsys.readouterr().out
 
 
 def test_logs_are_kept_with_the_execution(on_folder: Finished) -> None:

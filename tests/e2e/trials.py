@@ -101,8 +101,8 @@ class Trial(Protocol):
         """Whether the moment has come; asked often."""
         ...
 
-    def act(self, command: Command) -> str:
-        """Do it, and say what was done."""
+    def act(self, command: Command) -> str | None:
+        """Do it, and say what was done; None if it was too late, so that it is still to be done."""
         ...
 
     def begin(self) -> None:
@@ -145,19 +145,19 @@ class Kill:
         """See Trial."""
         return False
 
-    def act(self, command: Command) -> str:
+    def act(self, command: Command) -> str | None:
         """See Trial; returns once what cannot live without the victim has ended too."""
         command.look()
         victims = [process for process in command.processes if process.role != "helper"]
         roles = sorted({(process.stage or "", process.role) for process in victims})
         if not roles:
-            return "nothing to kill: it has just ended"
+            return None
         chosen = roles[int(self.draw * len(roles))]
         victim = next(process for process in victims if (process.stage or "", process.role) == chosen)
         try:
             victim.kill()
         except ProcessLookupError:
-            return f"{victim.role} had just ended"
+            return None
         _wait_until_gone(command.desk, victim)
         reached = ", ".join(f"{stage} {share:.0%}" for stage, share in sorted(command.progress.items()))
         return f"killed {victim.role} of {victim.stage or 'the Run'} at {reached}"
@@ -257,10 +257,13 @@ def run_through(desk: Desk, file: str, store_url: str, trials: Sequence[Trial], 
                     next_look = time.monotonic() + 0.2
                     command.look()
                 due = next((trial for trial in pending if trial.is_due(command)), None)
-                if due is not None:
+                done = None if due is None else due.act(command)
+                if due is not None and done is not None:
                     pending.remove(due)
-                    story.done.append(due.act(command))
-                    say(story.done[-1])
+                    story.done.append(done)
+                    say(done)
+                elif due is not None:
+                    due.begin()
                 _pause(0.002 if any(trial.is_near(command) for trial in pending) else 0.02)
         story.codes.append(command.process.returncode)
         assert not list_processes(desk)

@@ -198,6 +198,13 @@ def test_on_cpu_auto_is_plain(fields: dict[str, Any]) -> None:
     assert read_output(fields["work"])[1]["engine"] == {"name": "plain"}
 
 
+def decode_alone(network: Any, prompts: Sequence[Sequence[int]], *others: Any, **named: Any) -> list[list[int]]:
+    """On a device with room for one sample at a time."""
+    if len(prompts) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return decode_greedily(network, prompts, *others, **named)
+
+
 def generate_on(store: Path, execution: str, fields: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Generate as one execution of a stage that keeps its parts in `store`; the record, and what was said."""
     told: list[str] = []
@@ -223,6 +230,15 @@ def test_only_packed_texts_in_bfloat16_may_differ_after_parts_were_gone_on_with(
     assert told == []
 
 
+def test_texts_in_bfloat16_may_differ_after_batches_were_halved_whose_size_a_restart_has_forgotten(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields["eval"] |= {"engine": "plain", "precision": "bfloat16"}
+    monkeypatch.setattr("tandem.evaluate.run_generate.PlainTexts", functools.partial(PlainTexts, decode=decode_alone))
+    generate_on(tmp_path / "store", "001", fields)
+    assert generate_on(tmp_path / "store", "002", fields)[0]["reused"]["texts_may_differ"]
+
+
 def test_parts_of_another_adapter_under_the_same_card_are_not_gone_on_with(
     fields: dict[str, Any], tiny_adapter: Path, tmp_path: Path
 ) -> None:
@@ -238,12 +254,7 @@ def test_parts_of_another_adapter_under_the_same_card_are_not_gone_on_with(
 
 
 def test_what_was_halved_is_counted_in_the_record(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(network: Any, prompts: Sequence[Sequence[int]], *others: Any, **named: Any) -> list[list[int]]:
-        if len(prompts) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode_greedily(network, prompts, *others, **named)
-
-    monkeypatch.setattr("tandem.evaluate.run_generate.PlainTexts", functools.partial(PlainTexts, decode=decode))
+    monkeypatch.setattr("tandem.evaluate.run_generate.PlainTexts", functools.partial(PlainTexts, decode=decode_alone))
     run_generate(GenerateJob.model_validate(fields))
     predictions, record = read_output(fields["work"])
     halvings = [each.batch_halvings for each in predictions]

@@ -57,7 +57,7 @@ def test_the_whole_files_are_their_samples(folder: Path) -> None:
     assert len(list(scan_samples(read_meta(folder / "meta.json")))) == 3 * 2 + 1
 
 
-@fuzzing(500)
+@fuzzing(1000)
 @given(damaged_json(META, indent=1))
 def test_a_damaged_meta_file_is_data_sets_or_faults(folder: Path, body: bytes) -> None:
     path = folder / "damaged.json"
@@ -65,7 +65,7 @@ def test_a_damaged_meta_file_is_data_sets_or_faults(folder: Path, body: bytes) -
     read_or_faults(lambda: list(scan_samples(read_meta(path))))
 
 
-@fuzzing(500)
+@fuzzing(1000)
 @given(damaged_lines(SAMPLES))
 def test_damaged_samples_are_samples_or_faults(folder: Path, body: bytes) -> None:
     (folder / "damaged.jsonl").write_bytes(body)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tandem.errors import BadData
 from tandem.train.job import RankJob, write_job
 from tandem.train.ranks import Ranks
 from tandem.train.recipe import describe_rules, prepare_folders
@@ -237,7 +238,8 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(make_job: MakeJob) -> No
 
 
 def test_told_to_stop_it_saves_and_the_next_attempt_goes_on_to_the_same_bytes(make_job: MakeJob) -> None:
-    changes = {"steps": 30, "checkpoints": {"everySteps": 100}, "lora": {"dropout": 0.05}}
+    measured = {"validation": {**VALIDATED["validation"], "everySteps": 1}}
+    changes = {"steps": 30, "checkpoints": {"everySteps": 100}, "lora": {"dropout": 0.05}, **measured}
     undisturbed = succeed(make_job(changes, name="undisturbed"))
     stopped = make_job(changes, name="stopped", store=True)
     processes = start_ranks(stopped)
@@ -253,6 +255,12 @@ def test_told_to_stop_it_saves_and_the_next_attempt_goes_on_to_the_same_bytes(ma
     assert len(saved) == 1
     resumed = succeed(make_job(changes, name="resumed", store=True))
     assert adapter_bytes(resumed) == adapter_bytes(undisturbed)
+    lines = [(job.output / "metrics.jsonl").read_text().splitlines() for job in (stopped, resumed, undisturbed)]
+    of_validation = [[json.loads(line)["step"] for line in each if "validation_loss" in line] for each in lines]
+    assert len(of_validation[0]) == int(saved[0].parent.name.removeprefix("step-")) - 1  # told to stop, it had no time
+    assert of_validation[1] == of_validation[2] == list(range(1, 31))
+    records = [json.loads((job.output / "train.json").read_text())["validation"] for job in (resumed, undisturbed)]
+    assert records[0] == records[1]
 
 
 def test_a_training_that_was_complete_is_not_trained_again(make_job: MakeJob) -> None:
@@ -281,6 +289,24 @@ def test_a_loss_that_is_no_number_ends_the_training_and_names_the_samples(
     assert (outcome.exit_code, outcome.code) == (65, "bad-data")
     assert "step 1: the loss is not a finite number" in outcome.message
     assert "train.jsonl:" in outcome.message
+
+
+def test_weights_that_are_no_numbers_are_not_saved_though_the_loss_was_one(make_job: MakeJob) -> None:
+    from tandem.train import adapter, attempt
+    from tandem.train.recipe import run_training
+
+    def attach_and_overflow(*args: Any, **kwargs: Any) -> Any:
+        model = adapter.attach_adapter(*args, **kwargs)
+        adapter.trainable_weights(model)[-1].register_hook(lambda gradient: gradient * float("inf"))
+        return model
+
+    job = make_job({"steps": 1}, store=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempt, "attach_adapter", attach_and_overflow)
+        with pytest.raises(BadData, match="step 1: the adapter's weights are no finite numbers any more"):
+            run_training(job, Ranks())
+    assert list((job.work.parent / "store").glob("**/checkpoints/step-*/manifest.json")) == []
+    assert not (job.output / "adapter").exists()
 
 
 @pytest.mark.parametrize(("base", "lora"), [("bfloat16", "float32"), ("bfloat16", "bfloat16")])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tandem.errors import BadConfiguration, Fault, TandemError, Unavailable
+from tandem.errors import BadConfiguration, Fault, Stopped, TandemError, Unavailable
 from tandem.record.commit import write_commit
 from tandem.store import FileDigest, Store, download_tree, read_manifest, upload_tree
 from tandem.store.directory import Directory
@@ -68,7 +69,13 @@ def make_uploads() -> Iterator[MakeUploads]:
     made: list[Uploads] = []
 
     def make(
-        store: Store, *, leader: int = 0, leaders: Sequence[int] = (0,), keep: int = 9, ticking: bool = False
+        store: Store,
+        *,
+        leader: int = 0,
+        leaders: Sequence[int] = (0,),
+        keep: int = 9,
+        ticking: bool = False,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> Uploads:
         ticks = iter(range(10**9))
         uploads = Uploads(
@@ -79,6 +86,7 @@ def make_uploads() -> Iterator[MakeUploads]:
             keep=keep,
             clock=(lambda: float(next(ticks))) if ticking else (lambda: 0.0),
             patience=5.0,
+            stop_asked=stop_asked,
         )
         made.append(uploads)
         return uploads
@@ -231,6 +239,38 @@ def test_training_does_not_wait_for_ever(
         uploads.attend()
     with pytest.raises(Unavailable, match=reason):
         uploads.add(write_checkpoint(tmp_path, 9))
+
+
+def test_who_was_asked_to_stop_waits_for_no_place(tmp_path: Path, make_uploads: MakeUploads) -> None:
+    uploads = make_uploads(Moody(tmp_path / "store"), stop_asked=lambda: True)
+    for step in range(1, MOST_UNSENT + 3):
+        uploads.add(write_checkpoint(tmp_path, step))
+
+
+def test_who_was_asked_to_stop_waits_for_a_slow_store_as_long_as_there_is_time(
+    tmp_path: Path, make_uploads: MakeUploads
+) -> None:
+    store = Gate(tmp_path / "store")
+    uploads = make_uploads(store, ticking=True)
+    uploads.start()
+    uploads.add(write_checkpoint(tmp_path, 1))
+    with pytest.raises(Stopped, match="too slow to take its last checkpoint in time"):
+        uploads.wait_until_sent(patient=False, seconds=2)
+    store.open.set()
+
+
+def test_what_did_not_arrive_is_tried_again_after_a_while_though_nothing_asks_for_it(
+    tmp_path: Path, make_uploads: MakeUploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem.train.uploads.RETRY_SECONDS", 0.01)
+    store = Moody(tmp_path / "store", [AWAY])
+    uploads = make_uploads(store)
+    uploads.start()
+    uploads.add(write_checkpoint(tmp_path, 1))
+    deadline = time.monotonic() + 60
+    while not find_complete(store, EXECUTIONS):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_end_waits_for_everything(tmp_path: Path, make_uploads: MakeUploads) -> None:

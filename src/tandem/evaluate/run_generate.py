@@ -81,9 +81,14 @@ def run_generate(
         shard=_describe_shard(job, batches, written.predictions),
         output=output,
         texts_may_differ=bool(written.reused)
-        and maker.name == Engine.PACKED
-        and job.eval.precision is not Precision.FLOAT32,
+        and job.eval.precision is not Precision.FLOAT32
+        and (maker.name == Engine.PACKED or _has_halved(written.predictions)),
     )
+
+
+def _has_halved(predictions: Sequence[Prediction]) -> bool:
+    """Whether a batch did not fit: undisturbed, later ones would have been halved without a try, and now are tried."""
+    return any(prediction.batch_halvings for prediction in predictions)
 
 
 def _choose_maker(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tandem.errors import BadConfiguration, Fault
+from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.model.card import AdapterCard, write_card
 from tandem.spec import LoraSpec
 
@@ -43,6 +43,22 @@ def attach_adapter(model: Any, lora: LoraSpec, *, seed: int, base: str) -> Any:
 def trainable_weights(model: Any) -> list[Any]:
     """The parameters that learn."""
     return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def require_finite(model: Any, *, step: int) -> None:
+    """Raise BadData if the weights after a step are no finite numbers: they would be saved, and spoil all that follows.
+
+    A gradient may overflow though the loss does not.
+    """
+    if all(bool(weight.isfinite().all()) for weight in trainable_weights(model)):
+        return
+    raise BadData(
+        Fault(
+            where=f"step {step}",
+            what="the adapter's weights are no finite numbers any more: a gradient or an update was too large",
+            remedy="Lower train.optimizer.learningRate or clipNorm; the checkpoints before it are sound.",
+        )
+    )
 
 
 def save_adapter(model: Any, folder: Path, card: AdapterCard) -> None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tandem.errors import BadData, Fault, Stopped
 from tandem.model.card import AdapterCard
@@ -28,6 +28,9 @@ from tandem.train.restoring import Restored, restore_newest
 from tandem.train.speed import choose_speed
 from tandem.train.steps import LoadedStep, Loading, StepLoader, StepSource
 from tandem.train.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from tandem.train.trainer import Calendar
 
 logger = logging.getLogger("tandem.train")
 
@@ -54,7 +57,7 @@ class Attempt:
 
     def go(self) -> None:
         """Load, resume, train, save; whatever happens, checkpoints that are under way get their chance to arrive."""
-        self.keeper = open_keeper(self.job, self.ranks, self.store, clock=self.clock)
+        self.keeper = open_keeper(self.job, self.ranks, self.store, clock=self.clock, stop_asked=self.stop_asked)
         try:
             self._go()
         except BaseException:
@@ -152,6 +155,7 @@ class Attempt:
 
             avoid_compilation()
         every = (train.validation.every_steps or checkpoints.every_steps) if train.validation is not None else None
+        calendar = Calendar(steps=self.steps, checkpoint_every=checkpoints.every_steps, validate_every=every)
         trainer = StepTrainer(
             model=self.model,
             arguments=describe_arguments(train, steps=self.steps, folder=self.job.work / "trainer", seed=self.job.seed),
@@ -162,15 +166,11 @@ class Attempt:
                 first=self._first_step,
                 workers=train.workers,
             ),
-            calendar=Calendar(
-                steps=self.steps,
-                checkpoint_every=checkpoints.every_steps,
-                validate_every=every,
-            ),
+            calendar=calendar,
             ranks=self.ranks,
             hooks=Hooks(
                 stop_asked=lambda: self.stop_asked() or self.keeper.failed,
-                on_begin=self._on_begin,
+                on_begin=lambda: self._on_begin(calendar),
                 on_step=self._on_step,
                 on_metrics=self._on_metrics,
                 validate=self._validate,
@@ -182,8 +182,11 @@ class Attempt:
         trainer.train(resume_from_checkpoint=str(self.restored.folder) if self.restored is not None else None)
         return int(trainer.state.global_step)
 
-    def _on_begin(self) -> None:
+    def _on_begin(self, calendar: Calendar) -> None:
         self.watchdog.hear(lenient=True)
+        measured = {measurement.step for measurement in self.measurements}
+        if self._first_step and calendar.validates(self._first_step) and self._first_step not in measured:
+            self._validate(self._first_step)
         self.throughput = Throughput(clock=self.clock)
 
     def _on_step(self, loaded: LoadedStep) -> None:

@@ -16,6 +16,8 @@ from tandem.train.uploads import Uploads
 
 LONGEST_WAIT_SECONDS = 900.0
 """How long training waits for a store that takes no checkpoint while too many are on their way."""
+STOPPING_SECONDS = 200.0
+"""What they get when training was told to stop: less than torchrun leaves its ranks until it kills them (300 s)."""
 LAST_CHANCE_SECONDS = 150.0
 """What checkpoints that are under way get when the training has failed: a little more than a store's own retries."""
 
@@ -57,15 +59,16 @@ class Keeper:
         """Wait until every checkpoint is in the store; all ranks must call it.
 
         All raise what keeps one of them from there: Unavailable while the store is away, BadConfiguration if it is
-        full. Patient: after one more try.
+        full. Patient: after one more try. If not, training was told to stop, and Stopped is raised when time is up.
         """
+        seconds = None if patient else STOPPING_SECONDS / 2
         try:
             with self.ranks.agreeing():
                 if self.uploads is not None:
-                    self.uploads.wait_until_sent(patient=patient)
+                    self.uploads.wait_until_sent(patient=patient, seconds=seconds)
             with self.ranks.agreeing():
                 if self.uploads is not None:
-                    self.uploads.wait_until_committed()
+                    self.uploads.wait_until_committed(seconds=seconds)
         except TandemError:  # they have had their chance
             if self.uploads is not None:
                 self.uploads.close(seconds=0)
@@ -77,7 +80,9 @@ class Keeper:
             self.uploads.close(seconds=LAST_CHANCE_SECONDS)
 
 
-def open_keeper(job: RankJob, ranks: Ranks, store: Store | None, *, clock: Callable[[], float]) -> Keeper:
+def open_keeper(
+    job: RankJob, ranks: Ranks, store: Store | None, *, clock: Callable[[], float], stop_asked: Callable[[], bool]
+) -> Keeper:
     """The keeper of this rank, with its uploads begun; all ranks must call it."""
     leaders = [rank for rank, leads in enumerate(ranks.gather(ranks.leads_node)) if leads]
     uploads = None
@@ -91,6 +96,7 @@ def open_keeper(job: RankJob, ranks: Ranks, store: Store | None, *, clock: Calla
             keep=job.train.checkpoints.keep,
             clock=clock,
             patience=LONGEST_WAIT_SECONDS if stall is None else min(LONGEST_WAIT_SECONDS, stall * 30),
+            stop_asked=stop_asked,
         )
         uploads.start()
     return Keeper(job=job, ranks=ranks, uploads=uploads)

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from tandem.errors import BadConfiguration, BadData, Fault
 from tandem.spec import Schedule, TrainSpec
-from tandem.train.adapter import restore_adapter, trainable_weights
+from tandem.train.adapter import require_finite, restore_adapter, trainable_weights
 from tandem.train.collate import Tensors
 from tandem.train.full_disk import telling_full_disk
 from tandem.train.ranks import Ranks
@@ -190,6 +190,7 @@ class StepTrainer(Trainer):
         return loss
 
     def _refuse(self, loaded: LoadedStep, own: torch.Tensor) -> None:
+        require_finite(self.model, step=loaded.step)
         samples = self.loader.dataset.loading.corpus.samples
         bad = [
             samples[number].place
@@ -221,6 +222,7 @@ class StepTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As Trainer does; what could not be written whole is removed, to make room for what has to be said."""
         assert self.args.output_dir is not None
+        require_finite(self.model, step=self.state.global_step)
         folder = Path(self.args.output_dir)
         try:
             with telling_full_disk(folder, saving=True):
@@ -250,7 +252,8 @@ class _Conduct(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:  # noqa: ARG002
         calendar, step = self.trainer.calendar, state.global_step
         stopping = self.trainer.stopping and step < calendar.steps
-        control.should_evaluate = calendar.validates(step)
+        # Who was told to stop has little time: the next attempt measures.
+        control.should_evaluate = calendar.validates(step) and not stopping
         control.should_save = calendar.saves(step) or stopping
         control.should_training_stop = stopping or step >= calendar.steps
         control.should_log = control.should_log or control.should_training_stop

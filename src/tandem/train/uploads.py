@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tandem.errors import Fault, RetryableError, TandemError, Unavailable
+from tandem.errors import Fault, RetryableError, Stopped, TandemError, Unavailable
 from tandem.store import FileDigest, NotThere, Store
 from tandem.store.keys import join
 from tandem.store.manifest import MANIFEST, decode_manifest, encode_manifest, list_folder
@@ -89,10 +90,14 @@ class Uploads:
         keep: int,
         clock: Callable[[], float],
         patience: float,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`leaders` are the ranks that lead the nodes; `patience` is how many seconds training waits for a place."""
+        """`leaders` are the ranks that lead the nodes; `patience` is how many seconds training waits for a place.
+
+        Who was asked to stop waits for no place.
+        """
         self._store, self._execution, self._leader, self._leaders = store, execution, leader, tuple(leaders)
-        self._keep, self._clock, self._patience = keep, clock, patience
+        self._keep, self._clock, self._patience, self._stop_asked = keep, clock, patience, stop_asked
         self._changed = threading.Condition()
         self._underway: list[_Underway] = []
         self._trouble: Exception | None = None
@@ -120,21 +125,22 @@ class Uploads:
                 return
             logger.warning("training waits: %d checkpoints are on their way to the store", self._count_unsent())
             until = self._clock() + self._patience
-            while self._count_unsent() > MOST_UNSENT and not self.failed:
+            while self._count_unsent() > MOST_UNSENT and not self.failed and not self._stop_asked():
                 if self._clock() >= until:
                     raise self._give_up()
                 self._changed.wait(1.0)
 
-    def wait_until_sent(self, *, patient: bool) -> None:
+    def wait_until_sent(self, *, patient: bool, seconds: float | None = None) -> None:
         """Wait until all of this node's files are in the store, the newest checkpoint first from now on.
 
-        Raises what keeps them from there: after one more try, or if not patient after the one that is under way.
+        Raises what keeps them from there: after one more try, or if not patient after the one that is under way; and
+        Stopped if they are still under way after so many seconds.
         """
-        self._wait_until(lambda: self._count_unsent() == 0, rounds=2 if patient else 1)
+        self._wait_until(lambda: self._count_unsent() == 0, rounds=2 if patient else 1, seconds=seconds)
 
-    def wait_until_committed(self) -> None:
+    def wait_until_committed(self, *, seconds: float | None = None) -> None:
         """The same for the manifests that rank 0's node writes; to be called when every node's files are there."""
-        self._wait_until(lambda: not self._underway, rounds=2)
+        self._wait_until(lambda: not self._underway, rounds=2, seconds=seconds)
 
     def close(self, *, seconds: float) -> None:
         """Give what is under way this long to arrive, then end the thread; raises nothing."""
@@ -196,7 +202,8 @@ class Uploads:
                     return
             pause = self.attend()
 
-    def _wait_until(self, done: Callable[[], bool], *, rounds: int) -> None:
+    def _wait_until(self, done: Callable[[], bool], *, rounds: int, seconds: float | None) -> None:
+        until = math.inf if seconds is None else self._clock() + seconds
         with self._changed:
             self._ending = True
             began = self._rounds
@@ -204,9 +211,11 @@ class Uploads:
             while not done():
                 if self._trouble is not None and self._rounds - began >= rounds:
                     raise self._trouble
+                if self._clock() >= until:
+                    raise self._too_late()
                 seen = self._rounds
-                self._changed.wait_for(lambda seen=seen: done() or self._rounds > seen)  # type: ignore[misc]
-                if self._trouble is not None:
+                self._changed.wait_for(lambda seen=seen: done() or self._rounds > seen, timeout=1.0)  # type: ignore[misc]
+                if self._trouble is not None and self._rounds > seen:
                     self._ask()
 
     def _ask(self) -> None:
@@ -215,6 +224,15 @@ class Uploads:
 
     def _count_unsent(self) -> int:
         return sum(not one.sent for one in self._underway)
+
+    def _too_late(self) -> Stopped:
+        return Stopped(
+            Fault(
+                where=self._store.url,
+                what="training was told to stop, and the store is too slow to take its last checkpoint in time",
+                remedy="The next attempt goes on from the newest checkpoint that is there.",
+            )
+        )
 
     def _give_up(self) -> Exception:
         if self._trouble is not None:
