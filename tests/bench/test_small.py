@@ -46,3 +46,19 @@ def test_a_training_with_uploads_is_compared_with_one_without(tmp_path: Path) ->
     assert result["ways"]["none"]["loses"] == 0
     assert set(result["ways"]) == {"none", "background", "waiting"}
     assert all(way["seconds"] > 0 for way in result["ways"].values())
+
+
+def test_a_judge_is_asked_faster_than_one_at_a_time_and_not_twice() -> None:
+    result = run("judge", "--samples", "40", "--one-at-a-time", "3", "--concurrency", "8", "--milliseconds", "50")
+    assert result["times_faster"] > 1
+    assert result["verdicts"] == {"wrong": 40}
+    assert result["calls_second_scoring"] == 0
+    failing = result["with_failures"]
+    assert sum(failing["verdicts"].values()) == 40
+    assert sum(failing["reasons"].values()) == failing["verdicts"].get("unscored", 0)
+
+
+def test_a_preflight_of_many_samples_is_timed() -> None:
+    result = run("preflight", "--samples", "60", "--side", "56", "--words", "8")
+    assert result["samples"] == 60
+    assert result["seconds"] > 0

@@ -348,8 +348,8 @@ print(peak("VmHWM") - before)
 """
 
 
-def test_memory_stays_below_two_shards_of_a_model_of_several(qwen2: Path, tmp_path: Path) -> None:
-    """300 MB in five files; whole-model loading would take all of it, and twice that to write it."""
+def test_memory_stays_far_below_a_shard_of_a_model_of_several(qwen2: Path, tmp_path: Path) -> None:
+    """300 MB in five files; whole-model loading would take all of it. An 8B model has shards of 5 GB."""
     grow_text_model(qwen2, layers=56, hidden=512, intermediate=1200)
     shards = sorted(path.stat().st_size for path in qwen2.glob("model-*"))
     assert sum(shards) > 280e6
@@ -357,7 +357,7 @@ def test_memory_stays_below_two_shards_of_a_model_of_several(qwen2: Path, tmp_pa
     command = [sys.executable, "-c", MEASURE, str(qwen2), str(tmp_path / "native"), str(GOLDEN / "qwen2")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout.split()[-1]) < 2 * shards[0]
+    assert int(ended.stdout.split()[-1]) < shards[0] / 4
     assert sum(path.stat().st_size for path in (tmp_path / "native").glob("*.safetensors")) > 280e6
 
 
