@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +17,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub_running(model: str, files: Mapping[str, bytes]) -> Iterator[str]:
-    """The address of a mirror that has `model` at COMMIT and knows no other; `team/gated` wants a token."""
+def hub_running(model: str, files: Mapping[str, bytes], *, resets: str = "") -> Iterator[str]:
+    """The address of a mirror that has `model` at COMMIT and knows no other; `team/gated` wants a token.
+
+    resets: name of a file in whose middle the connection is reset, every time.
+    """
 
     class Mirror(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -38,11 +44,11 @@ def hub_running(model: str, files: Mapping[str, bytes]) -> Iterator[str]:
             else:
                 name = self.path.partition(f"/resolve/{COMMIT}/")[2]
                 tag = hashlib.sha256(files[name]).hexdigest()
-                self.answer(200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
+                self.answer(200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, whole=name != resets)
 
         do_HEAD = do_GET  # noqa: N815
 
-        def answer(self, code: int, body: bytes, headers: Mapping[str, str]) -> None:
+        def answer(self, code: int, body: bytes, headers: Mapping[str, str], *, whole: bool = True) -> None:
             self.send_response(code)
             for key, value in headers.items():
                 self.send_header(key, value)
@@ -50,7 +56,14 @@ def hub_running(model: str, files: Mapping[str, bytes]) -> Iterator[str]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                self.wfile.write(body if whole else body[: len(body) // 2])
+                if not whole:
+                    self.reset()
+
+        def reset(self) -> None:
+            """Close so that the other side sees a reset, not an end."""
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
+import huggingface_hub
 import pytest
 
-from tandem.errors import BadConfiguration
+from tandem.errors import BadConfiguration, Unavailable
 from tandem.inputs import Resolver
 from tandem.store import open_store, upload_tree
+from tests.disks import small_disk
 from tests.inputs.hub import COMMIT, hub_running
 from tests.servers import S3Server
 
@@ -101,4 +104,56 @@ def test_what_the_hub_refuses_is_permanent_and_says_what_to_mend(
     assert said == (
         f"BadConfiguration {model}@{revision}: the hub refuses it ({kind}). "
         "Mend the id or the revision, or set HF_TOKEN for a gated model."
+    )
+
+
+@pytest.mark.parametrize("model", ["foo--bar", "a..b", "x/y.git", "models/my-model-", "caf\u00e9", "a" * 97])
+def test_an_id_that_no_model_of_the_hub_can_have_is_permanent_and_says_what_to_mend(tmp_path: Path, model: str) -> None:
+    with pytest.raises(BadConfiguration) as caught:
+        Resolver(folder=tmp_path, cache=tmp_path).resolve(model, COMMIT)
+    assert str(caught.value) == (
+        f"{model}@{COMMIT}: is neither a path on this machine nor an id that the hub can have. Mend the path, or the "
+        "id: names of at most 96 ASCII letters, digits, '-', '_' and '.', without '--' and '..', that neither begin "
+        "nor end with '-' or '.' nor end with '.git'."
+    )
+
+
+def test_a_hub_that_resets_in_the_middle_of_a_file_is_as_one_that_is_away(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "model.safetensors": b"weights" * 100_000}
+    with hub_running("team/model", files, resets="model.safetensors") as mirror:
+        said = resolve_from_hub(mirror, tmp_path, "team/model")
+    assert said == (
+        f"Unavailable team/model@{COMMIT}: the hub cannot be reached (ReadError). "
+        "Set HF_ENDPOINT to a mirror, or give a folder or an s3:// URI as the model's source."
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx2.ConnectError,
+        httpx2.ProxyError,
+        httpx2.ReadTimeout,
+        httpx2.RemoteProtocolError,
+        httpx2.WriteError,
+        ConnectionResetError,
+    ],
+)
+def test_whatever_becomes_of_the_connection_it_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error("gone")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(Unavailable, match=rf"the hub cannot be reached \({error.__name__}\)"):
+        Resolver(folder=tmp_path, cache=tmp_path).resolve("team/model", COMMIT)
+
+
+def test_a_disk_without_room_for_the_model_is_named_instead_of_the_hub(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "model.safetensors": b"weights" * 100_000}
+    with small_disk(tmp_path / "disk", 256) as home, hub_running("team/model", files) as mirror:
+        said = resolve_from_hub(mirror, home, "team/model")
+    assert said == (
+        f"BadConfiguration {tmp_path}/disk/hub: the disk is full (No space left on device). Make room on it"
     )

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from tandem.errors import BadConfiguration, Fault, Unavailable
 from tandem.store import NotThere
+from tandem.store.files import typed_os_errors
 
 SCHEMES = ("s3://", "file://")
 """How an input in a store begins; `tandem push` prints such URIs."""
@@ -87,19 +88,37 @@ def fetch_tree_member(uri: str, cache: Path) -> Path:
 def fetch_from_hub(hub_id: str, revision: str) -> Path:
     """Bring a model at one commit from the hub (or its mirror, HF_ENDPOINT) into the hub's own cache.
 
-    Raises BadConfiguration if the hub has no such model or revision, Unavailable if it cannot be reached.
+    Raises BadConfiguration if the hub has no such model or revision, Unavailable if it cannot be reached or goes away
+    while files come, and the typed errors of typed_os_errors, with its cache's folder, for the disk.
     """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    with typed_os_errors(HF_HUB_CACHE):
+        return _fetch_snapshot(hub_id, revision)
+
+
+def _fetch_snapshot(hub_id: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
+        HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined] # whichever client it has
 
     where = f"{hub_id}@{revision}"
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_WEIGHTS_AND_SETTINGS))
+    except HFValidationError:
+        raise BadConfiguration(
+            Fault(
+                where=where,
+                what="is neither a path on this machine nor an id that the hub can have",
+                remedy="Mend the path, or the id: names of at most 96 ASCII letters, digits, '-', '_' and '.', without "
+                "'--' and '..', that neither begin nor end with '-' or '.' nor end with '.git'.",
+            )
+        ) from None
     except (RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError) as error:
         raise BadConfiguration(
             Fault(
@@ -108,7 +127,9 @@ def fetch_from_hub(hub_id: str, revision: str) -> Path:
                 remedy="Mend the id or the revision, or set HF_TOKEN for a gated model.",
             )
         ) from None
-    except (OSError, HfHubHTTPError) as error:
+    except (OSError, ClientError) as error:
+        if _is_of_the_disk(error):
+            raise
         raise Unavailable(
             Fault(
                 where=where,
@@ -116,6 +137,15 @@ def fetch_from_hub(hub_id: str, revision: str) -> Path:
                 remedy="Set HF_ENDPOINT to a mirror, or give a folder or an s3:// URI as the model's source.",
             )
         ) from None
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether the system says it of a file: what says it of the hub has no number or is one of a connection."""
+    return (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and not isinstance(error, (ConnectionError, TimeoutError))
+    )
 
 
 def require(path: Path | None, place: str, text: str) -> Path:
