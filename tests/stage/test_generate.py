@@ -22,6 +22,7 @@ from tandem.stage.attempt import run_attempt
 from tandem.stage.facts import Facts
 from tandem.store import Store, open_store
 from tandem.store.layout import RunPlace
+from tests.disks import small_disk
 from tests.e2e.small import write_small_run
 
 STAGE = "generate/base/0"
@@ -37,11 +38,19 @@ class Desk:
     place: RunPlace
     body: bytes
 
-    def attempt(self, stage: str, execution: str, say: Callable[[str], None] = lambda _: None) -> Outcome:
+    def attempt(
+        self,
+        stage: str,
+        execution: str,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        disk: Path | None = None,
+    ) -> Outcome:
+        """disk: where the attempt works, if not in this folder."""
         facts = Facts(
             store_url=self.store.url, place=self.place, run_sha256=sha256_hex(self.body), stage=stage, attempt=1
         )
-        work = self.folder / f"work-{execution}"
+        work = (disk or self.folder) / f"work-{execution}"
         return run_attempt(facts, execution=execution, work=work, cache=self.folder / "cache", say=say)
 
     def read(self, execution: str) -> dict[str, bytes]:
@@ -109,12 +118,25 @@ def test_after_sigterm_the_next_attempt_goes_on_and_says_in_bfloat16_what_an_und
     assert list_executions(desk.store, desk.place, STAGE) == {"001": False, "002": True}
 
 
-def test_all_parts_are_scored(desk: Desk) -> None:
+def test_a_disk_without_room_for_texts_ends_the_attempt_with_its_name_and_keeps_them_in_the_store(desk: Desk) -> None:
+    with small_disk(desk.folder / "disk", 4) as disk:
+        outcome = desk.attempt(STAGE, "001", disk=disk)
+    assert (outcome.exit_code, outcome.code) == (78, "bad-configuration")
+    assert outcome.message == f"{disk}/work-001/output: the disk is full (No space left on device)"
+    assert outcome.remedy == "Make room on it"
+    assert "part-00000.jsonl" in desk.read("001")
+
+
+def test_all_parts_are_scored_once_the_disk_has_room(desk: Desk) -> None:
     assert desk.attempt(STAGE, "001").exit_code == 0
     write_commit(desk.store, desk.place, STAGE, "001", "2026-01-01T00:00:00+00:00")
     spec = parse_record(desk.body, where="run.json").parse_spec()
     (_, score) = list_run_stages(desk.store, desk.place, spec)
     ensure_settings(desk.store, desk.place, spec, score.name)
+    with small_disk(desk.folder / "disk", 4) as disk:
+        full = desk.attempt(score.name, "score-000", disk=disk)
+    assert (full.exit_code, full.code) == (78, "bad-configuration")
+    assert full.message == f"{disk}/work-score-000/output: the disk is full (No space left on device)"
     assert desk.attempt(score.name, "score-001").exit_code == 0
     write_commit(desk.store, desk.place, score.name, "score-001", "2026-01-01T00:00:00+00:00")
     tree = read_commit(desk.store, desk.place, score.name).tree

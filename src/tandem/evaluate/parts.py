@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from tandem.evaluate.batches import Batch
 from tandem.evaluate.records import EvalSample, Prediction, to_jsonl
+from tandem.store.files import typed_os_errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +130,11 @@ def write_parts(
     """Write every part into the folder `output`: those on the shelf as they are, the others made and shelved at once.
 
     samples are the whole evaluation's. `report` is called after each batch, and first if anything was found.
-    shelf None: nothing outlives this process. Raises whatever maker and shelf raise; parts shelved by then stay there.
+    shelf None: nothing outlives this process. Raises whatever maker and shelf raise, and the typed errors of
+    typed_os_errors for the folder; parts shelved by then stay there.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    with typed_os_errors(str(output)):
+        output.mkdir(parents=True, exist_ok=True)
     kept = {} if shelf is None else dict(shelf.find(parts, samples))
     done = {number: each.predictions for number, each in kept.items()}
     counts = _Counts(parts)
@@ -164,8 +167,9 @@ def write_parts(
 
 def _write(part: Part, body: bytes, shelf: Shelf | None, output: Path) -> None:
     beside = {} if shelf is None else shelf.keep(part, body)
-    for name, content in {part.name: body, **beside}.items():
-        (output / name).write_bytes(content)
+    with typed_os_errors(str(output)):
+        for name, content in {part.name: body, **beside}.items():
+            (output / name).write_bytes(content)
 
 
 class _Counts:

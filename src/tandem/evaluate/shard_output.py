@@ -11,6 +11,7 @@ from tandem.evaluate.batches import Batch
 from tandem.evaluate.parts import Progress, TextMaker, Written, plan_parts, write_parts
 from tandem.evaluate.records import EvalSample, Prediction
 from tandem.evaluate.shelf import ShelfPlace, StoreShelf
+from tandem.store.files import typed_os_errors
 
 RECORD = "generate.json"
 
@@ -57,7 +58,8 @@ def write_record(
         "environment": made_with["environment"],
     }
     body = json.dumps(record, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    (output / RECORD).write_text(body, encoding="utf-8")
+    with typed_os_errors(str(output)):
+        (output / RECORD).write_text(body, encoding="utf-8")
 
 
 def _describe_texts(predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from tandem.record.evaluation import find_evaluation
 from tandem.spec import BertScoreSpec, EvalSpec, JudgeSpec, find_marker, sha256_hex
 from tandem.stage.context import Context
 from tandem.store import Store
+from tandem.store.files import typed_os_errors
 
 ORIGINAL_TILES = {"max": 12, "rule": "perImage"}
 ORIGINAL_NEW_TOKENS = 1024
@@ -64,8 +65,9 @@ def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
         scorer=scorer,
         report=lambda done, total: say(f"judged {done}/{total}"),
     )
-    (context.output / "samples.jsonl").write_bytes(to_jsonl(lines))
-    (context.output / "result.json").write_bytes(write_result(result))
+    with typed_os_errors(str(context.output)):
+        (context.output / "samples.jsonl").write_bytes(to_jsonl(lines))
+        (context.output / "result.json").write_bytes(write_result(result))
     return DONE
 
 
