@@ -138,7 +138,9 @@ class Kill:
         return self.since is not None and time.monotonic() >= self.since + self.seconds
 
     def begin(self) -> None:
-        """See Trial."""
+        """See Trial; where the moment was waited for in vain, it comes sooner now."""
+        if self.since is not None:
+            self.seconds /= 4
         self.since = None
 
     def is_near(self, command: Command) -> bool:
