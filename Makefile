@@ -26,13 +26,13 @@ demo: .venv/demo.stamp  ## Train and evaluate a tiny InternVL on real images, on
 test: .venv/dev.stamp lint  ## Run every test, as CI does
 	k8s/local/build-tool --all > /dev/null
 	$(MAKE) -s serve > /dev/null
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 $(PYTEST_ARGS)
 
 e2e: .venv/dev.stamp  ## Run the demo on a real Kubernetes, as docs/on-kubernetes.md has it (part of `make test`; as root)
 	k8s/local/build-tool --all > /dev/null
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/on_kubernetes $(PYTEST_ARGS)
 
-kills: .venv/dev.stamp  ## Kill the demo's Run 20 times, on a folder and on S3, and stop its server: an hour (KILLS=20 SEED=...)
+kills: .venv/dev.stamp  ## Kill the demo's Run 20 times, on a folder and on S3, and stop its server: 40 minutes (KILLS=20 SEED=...)
 	k8s/local/build-tool versitygw > /dev/null
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/many_kills.py -s --timeout 7200 $(PYTEST_ARGS)
 
