@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tandem.store.files import typed_os_errors
 SCHEMES = ("s3://", "file://")
 """How an input in a store begins; `tandem push` prints such URIs."""
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 _WEIGHTS_AND_SETTINGS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
@@ -140,12 +142,8 @@ def _fetch_snapshot(hub_id: str, revision: str) -> Path:
 
 
 def _is_of_the_disk(error: Exception) -> bool:
-    """Whether the system says it of a file: what says it of the hub has no number or is one of a connection."""
-    return (
-        isinstance(error, OSError)
-        and error.errno is not None
-        and not isinstance(error, (ConnectionError, TimeoutError))
-    )
+    """Whether the system says it of a file, not of a connection."""
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK)
 
 
 def require(path: Path | None, place: str, text: str) -> Path:
