@@ -13,7 +13,8 @@ from tandem.store.layout import RunPlace
 from tests.cluster import Cluster
 
 NAMESPACE = "vision"
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 600.0
+"""Images of 6 GB may have to be pulled and unpacked first, on a machine that has other work."""
 
 
 @dataclass(frozen=True, kw_only=True)
