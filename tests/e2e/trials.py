@@ -141,6 +141,7 @@ class Kill:
         """See Trial; where the moment was waited for in vain, it comes sooner now."""
         if self.since is not None:
             self.seconds /= 4
+            self.share /= 2
         self.since = None
 
     def is_near(self, command: Command) -> bool:
