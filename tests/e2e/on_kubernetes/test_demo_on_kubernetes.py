@@ -170,7 +170,12 @@ def train_on(desk: Desk, tenant: Tenant, name: str) -> list[Any]:
     body["spec"]["train"] |= {"steps": 20_000, "checkpoints": {"everySteps": 1000}}
     tenant.kubectl("apply", "-f", "-", given=json.dumps(body))
     tenant.wait_until(lambda: "progress" in tenant.status(name), f"{name} trains")
-    return tenant.find("pods", f"tandem.dev/run-id={tenant.place(name).run_id}")
+    return find_trainers(tenant, name)
+
+
+def find_trainers(tenant: Tenant, name: str) -> list[Any]:
+    """The pods of a Run's training; its base may be evaluated meanwhile."""
+    return tenant.find("pods", f"tandem.dev/run-id={tenant.place(name).run_id},tandem.dev/stage=train")
 
 
 def test_an_upgrade_and_a_rollback_leave_a_running_run_alone(other: list[Any], reader: Reader, tenant: Tenant) -> None:
@@ -178,7 +183,7 @@ def test_an_upgrade_and_a_rollback_leave_a_running_run_alone(other: list[Any], r
     reader.follow("Upgrade")
     step = tenant.status("other")["progress"]["text"]
     tenant.wait_until(lambda: tenant.status("other")["progress"]["text"] != step, "it goes on")
-    pods = tenant.find("pods", f"tandem.dev/run-id={tenant.place('other').run_id}")
+    pods = find_trainers(tenant, "other")
     assert len(pods) == 2
     assert {pod["metadata"]["uid"]: restarts_of(pod) for pod in pods} == {pod["metadata"]["uid"]: 0 for pod in other}
     assert controllers.isdisjoint(find_controllers(tenant))
