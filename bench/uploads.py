@@ -110,18 +110,19 @@ def summarise(measured: dict[str, list[Measured]], options: argparse.Namespace) 
         "steps": options.steps,
         "checkpoint_bytes": size,
         "bytes_per_second": round(size * checkpoints / statistics.median(none)),
-        "ways": {
-            way: {
-                "seconds": round(statistics.median(one.seconds for one in runs), 3),
-                "loses": round(
-                    statistics.median(one.seconds / base - 1 for one, base in zip(runs, none, strict=True)), 4
-                ),
-                "loses_in_each_round": [round(one.seconds / base - 1, 3) for one, base in zip(runs, none, strict=True)],
-                "steps_lose": compare_steps(runs, options.every),
-                "waiting_after_the_last_step": round(statistics.median(one.waiting_seconds for one in runs), 3),
-            }
-            for way, runs in measured.items()
-        },
+        "ways": {way: describe_way(runs, none, options.every) for way, runs in measured.items()},
+    }
+
+
+def describe_way(runs: Sequence[Measured], none: Sequence[float], every: int) -> dict[str, Any]:
+    """Medians of a way, and what each of its rounds loses against the one without uploads."""
+    loses = [one.seconds / base - 1 for one, base in zip(runs, none, strict=True)]
+    return {
+        "seconds": round(statistics.median(one.seconds for one in runs), 3),
+        "loses": round(statistics.median(loses), 4),
+        "loses_in_each_round": [round(one, 3) for one in loses],
+        "steps_lose": compare_steps(runs, every),
+        "waiting_after_the_last_step": round(statistics.median(one.waiting_seconds for one in runs), 3),
     }
 
 
