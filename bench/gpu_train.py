@@ -15,11 +15,13 @@ import json
 import os
 import platform
 import random
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +43,9 @@ IMAGE = 5
 
 PEAK_FLOPS = 989e12
 """Of one H200, dense bfloat16, by its data sheet."""
+
+ORIGINAL_BATCH = 4
+"""Samples of the original's padded micro-batch."""
 
 TILES = {1: 0.15, 3: 0.2, 4: 0.2, 5: 0.2, 6: 0.1, 7: 0.15}
 """Share of samples with so many tiles, thumbnails included: 4.2 on average."""
@@ -332,7 +337,7 @@ class Bench:
         from tandem.train.trainer import Calendar, Hooks, StepTrainer, describe_arguments
 
         count = self.warm + self.steps
-        train = describe_training(variant, global_size=self.global_size, steps=count, learning_rate=self.learning_rate)
+        train = self._describe(variant)
         base = make_trainable(model)
         if variant.checkpointed:
             base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -340,8 +345,7 @@ class Bench:
         assert variant.speed is not None
         notes = make_fast(base, variant.speed, checkpointed=variant.checkpointed)
         assert not notes, notes
-        lengths = self.samples.lengths
-        plans = [plan_step(step, lengths, train=train, seed=0, rank=0) for step in range(2)]
+        plans = self._plan_steps(variant)
         loaded = [self.samples.load(step, plan) for step, plan in enumerate(plans)]
         watch = Watch()
         hooks = Hooks(
@@ -377,18 +381,24 @@ class Bench:
         model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         weights = trainable_weights(adapted)
         optimizer = torch.optim.AdamW(weights, lr=4e-5, weight_decay=0.01, fused=self.device == "cuda")
-        size, accumulation = 4, 4
-        examples = [self.samples.example(number) for number in range(size * accumulation)]
-        batches = [_pad_for_original(examples[start : start + size]) for start in range(0, len(examples), size)]
+        chosen = [
+            sorted(number for batch in plan.micro_batches for _, number in batch.places)
+            for plan in self._plan_steps(variant)
+        ]
+        loaded = [
+            [_pad_for_original([self.samples.example(number) for number in numbers[start : start + ORIGINAL_BATCH]])
+             for start in range(0, len(numbers), ORIGINAL_BATCH)]
+            for numbers in chosen
+        ]  # fmt: skip
         watch = Watch()
         self._start()
         with self._profiled(name, watch):
-            for _ in range(self.warm + self.steps):
-                total = 0.0
+            for step in range(self.warm + self.steps):
+                total, batches = 0.0, loaded[step % len(loaded)]
                 for batch in batches:
                     moved = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
                     with torch.autocast(self.device, torch.bfloat16, enabled=variant.autocast):
-                        loss = adapted(**moved, use_cache=False).loss / accumulation
+                        loss = adapted(**moved, use_cache=False).loss / len(batches)
                     loss.backward()
                     total += loss.item()
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -396,7 +406,16 @@ class Bench:
                 optimizer.zero_grad()
                 watch.losses.append(total)
                 watch.step()
-        return self._sum_up(watch, [list(range(len(examples)))])
+        return self._sum_up(watch, chosen)
+
+    def _describe(self, variant: Variant) -> TrainSpec:
+        steps = self.warm + self.steps
+        return describe_training(variant, global_size=self.global_size, steps=steps, learning_rate=self.learning_rate)
+
+    def _plan_steps(self, variant: Variant) -> list[StepPlan]:
+        """Two steps, which are taken in turn; all variants have the same samples in them."""
+        train = self._describe(variant)
+        return [plan_step(step, self.samples.lengths, train=train, seed=0, rank=0) for step in range(2)]
 
     def _sum_up(self, watch: Watch, plans: list[list[int]]) -> tuple[Watch, float, float, float]:
         """Samples, tokens and operations of a measured step, the mean of all; plans are taken in turn."""
@@ -422,7 +441,7 @@ class Bench:
 
 
 class _Profile:
-    """Profiles one step after the warm-up, and writes its kernels, longest first."""
+    """Profiles one step after the warm-up, and writes its kernels, longest first, and when the GPU had none."""
 
     def __init__(self, folder: Path, name: str, watch: Watch, warm: int) -> None:
         from torch.profiler import ProfilerActivity, profile
@@ -439,23 +458,53 @@ class _Profile:
                 self.profiler.start()
             elif len(self.watch.times) == self.warm + 1:
                 self.profiler.stop()
-                kernels = [
-                    (event.self_device_time_total / 1e3, event.count, event.key)
-                    for event in self.profiler.key_averages()
-                    if event.self_device_time_total > 0
-                ]
-                lines = [
-                    f"{ms:10.2f} ms {count:7d} x {name[:150]}" for ms, count, name in sorted(kernels, reverse=True)
-                ]
-                total = sum(ms for ms, _, _ in kernels)
                 span = 1e3 * (self.watch.times[-1] - self.watch.times[-2])
-                head = f"{total:10.2f} ms in kernels, {span:.2f} ms the step as profiled"
-                self.path.write_text("\n".join([head, *lines[:80]]) + "\n")
+                kernels = [
+                    (event.time_range.start / 1e3, event.time_range.end / 1e3, event.name)
+                    for event in self.profiler.events() or []
+                    if event.device_type == torch.autograd.DeviceType.CUDA
+                ]
+                self.path.write_text("\n".join(describe_kernels(kernels, span)) + "\n")
 
         object.__setattr__(self.watch, "step", step)
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+def describe_kernels(kernels: Sequence[tuple[float, float, str]], span: float) -> list[str]:
+    """A profile's lines, from (start, end, name) of each kernel and the time of the whole step, all in ms."""
+    spent: dict[str, list[float]] = {}
+    for start, end, name in kernels:
+        spent.setdefault(name[:150], []).append(end - start)
+    gaps = find_gaps(kernels)
+    idle = sum(length for length, *_ in gaps)
+    return [
+        f"{sum(map(sum, spent.values())):10.2f} ms in kernels, {span:.2f} ms the step as profiled",
+        f"{idle:10.2f} ms in {len(gaps)} gaps between kernels",
+        *(
+            f"{sum(times):10.2f} ms {len(times):7d} x {name}"
+            for name, times in sorted(spent.items(), key=lambda item: -sum(item[1]))[:80]
+        ),
+        "the longest gaps: ms, at ms, before and after",
+        *(f"{length:10.3f} {at:10.1f} {before[:60]} | {after[:60]}" for length, at, before, after in gaps[:40]),
+    ]
+
+
+def find_gaps(kernels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str, str]]:
+    """(length, begin since the first kernel, kernel before, kernel after) of each time without a kernel, longest first.
+
+    kernels are (start, end, name); those of other streams may overlap.
+    """
+    gaps = []
+    ordered = sorted(kernels)
+    begin, busy_until, last = ordered[0] if ordered else (0.0, 0.0, "")
+    for start, end, name in ordered[1:]:
+        if start > busy_until:
+            gaps.append((start - busy_until, busy_until - begin, last, name))
+        if end > busy_until:
+            busy_until, last = end, name
+    return sorted(gaps, reverse=True)
 
 
 def _pad_for_original(examples: list[Example]) -> dict[str, torch.Tensor]:
@@ -465,14 +514,16 @@ def _pad_for_original(examples: list[Example]) -> dict[str, torch.Tensor]:
     return {name: tensor.pin_memory() for name, tensor in padded.items()} if torch.cuda.is_available() else padded
 
 
-def describe_machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str | None]:
     """What the figures were measured on."""
     import peft
     import transformers
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "device": device,
+        "driver": _read_driver(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -481,18 +532,21 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def compare_with_baseline(variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Each variant's speed over the baseline's, wherever that stands: `ratio` in samples, `token_ratio` in tokens.
+def _read_driver() -> str | None:
+    if not torch.cuda.is_available():
+        return None
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
-    The variants' samples are not the baseline's, so tokens tell more. None where one of the two was not measured.
-    """
-    baseline = variants.get("baseline", {})
 
-    def divide(measured: dict[str, Any], key: str) -> float | None:
-        return measured[key] / baseline[key] if key in measured and key in baseline else None
-
+def compare_with_baseline(variants: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    """Each variant's samples a second over the baseline's; None where one of the two was not measured."""
+    baseline = variants.get("baseline", {}).get("samples_per_second")
     return {
-        name: {"ratio": divide(measured, "samples_per_second"), "token_ratio": divide(measured, "tokens_per_second")}
+        name: measured["samples_per_second"] / baseline if baseline and "samples_per_second" in measured else None
         for name, measured in variants.items()
     }
 
@@ -539,9 +593,9 @@ def main(argv: list[str] | None = None) -> int:
                 measured = {"failure": f"{type(error).__name__}: {error}"[:500]}
             result["variants"][name] = {**measured, "settings": _describe(variant)}
             print(name, json.dumps({k: v for k, v in measured.items() if k != "losses"}), file=sys.stderr, flush=True)
-    for name, ratios in compare_with_baseline(result["variants"]).items():
-        result["variants"][name] |= ratios
-        print(name, json.dumps(ratios), file=sys.stderr)
+    for name, ratio in compare_with_baseline(result["variants"]).items():
+        result["variants"][name]["ratio"] = ratio
+        print(name, ratio, file=sys.stderr)
     text = json.dumps(result, indent=2)
     print(text)
     if given.json:
