@@ -459,10 +459,11 @@ class _Profile:
             elif len(self.watch.times) == self.warm + 1:
                 self.profiler.stop()
                 span = 1e3 * (self.watch.times[-1] - self.watch.times[-2])
+                profiler: Any = self.profiler
                 kernels = [
                     (event.time_range.start / 1e3, event.time_range.end / 1e3, event.name)
-                    for event in self.profiler.events() or []
-                    if event.device_type == torch.autograd.DeviceType.CUDA
+                    for event in profiler.events()
+                    if event.device_type.name == "CUDA"
                 ]
                 self.path.write_text("\n".join(describe_kernels(kernels, span)) + "\n")
 
