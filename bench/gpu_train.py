@@ -30,10 +30,10 @@ from typing import Any
 import torch
 
 from tandem.model.internvl import IGNORED, make_trainable
-from tandem.model.speed import Speed, make_fast
+from tandem.model.speed import Speed, make_fast, set_checkpointing
 from tandem.spec.train import LoraSpec, TrainSpec
 from tandem.train.adapter import attach_adapter, trainable_weights
-from tandem.train.collate import pack, pad
+from tandem.train.collate import pack
 from tandem.train.ranks import Ranks
 from tandem.train.samples import Example, Length
 from tandem.train.steps import LoadedStep, StepPlan, plan_step
@@ -109,8 +109,7 @@ class Variant:
 
     speed: Speed | None
     """None: the original's recipe."""
-    packed_tokens: int | None = 16384
-    """None: padded in fours, as the original does."""
+    packed_tokens: int = 16384
     dropout: float = 0.05
     lora_dtype: str = "float32"
     checkpointed: bool = False
@@ -122,9 +121,6 @@ EVERYTHING = Speed(packed_attention=True, fused_lora=True, fused_loss=True, comp
 VARIANTS = {
     "baseline": Variant(speed=None),
     "baseline, autocast": Variant(speed=None, autocast=True),
-    "labels only": Variant(speed=Speed(), packed_tokens=None, checkpointed=True),
-    "+ no checkpointing": Variant(speed=Speed(), packed_tokens=None),
-    "+ packed": Variant(speed=Speed()),
     "packed attention": Variant(speed=Speed(packed_attention=True)),
     "packed attention, 8192": Variant(speed=Speed(packed_attention=True), packed_tokens=8192),
     "+ fused loss": Variant(speed=Speed(packed_attention=True, fused_loss=True)),
@@ -222,15 +218,12 @@ class Samples:
             tokens_cut=0,
         )
 
-    def load(self, step: int, plan: StepPlan, *, packed: bool) -> LoadedStep:
+    def load(self, step: int, plan: StepPlan) -> LoadedStep:
         """The step's tensors, in memory that the GPU can fetch from."""
-        collate = pack if packed else pad
         loaded = LoadedStep(
             step=step,
             plan=plan,
-            tensors=tuple(
-                collate([self.example(number) for _, number in batch.places]) for batch in plan.micro_batches
-            ),
+            tensors=tuple(pack([self.example(number) for _, number in batch.places]) for batch in plan.micro_batches),
         )
         return loaded.pin_memory() if torch.cuda.is_available() else loaded
 
@@ -258,12 +251,8 @@ def describe_training(variant: Variant, *, global_size: int, steps: int, learnin
         {
             "meta": "none",
             "lora": {"dropout": variant.dropout, "dtype": variant.lora_dtype},
-            "maxLength": min(2800, variant.packed_tokens or 2800),
-            "batch": {
-                "globalSize": global_size,
-                "packedTokens": variant.packed_tokens,
-                "perDevice": ORIGINAL_BATCH,
-            },
+            "maxLength": min(2800, variant.packed_tokens),
+            "batch": {"globalSize": global_size, "packedTokens": variant.packed_tokens},
             "optimizer": {"learningRate": learning_rate},
             "steps": steps,
             "zero": {"stage": 0},
@@ -350,15 +339,13 @@ class Bench:
         count = self.warm + self.steps
         train = self._describe(variant)
         base = make_trainable(model)
-        if variant.checkpointed:
-            base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         adapted = attach_adapter(base, train.lora, seed=0, base="random")
         assert variant.speed is not None
-        notes = make_fast(base, variant.speed, checkpointed=variant.checkpointed)
+        notes = make_fast(base, variant.speed)
         assert not notes, notes
+        set_checkpointing(base, on=variant.checkpointed)
         plans = self._plan_steps(variant)
-        packed = variant.packed_tokens is not None
-        loaded = [self.samples.load(step, plan, packed=packed) for step, plan in enumerate(plans)]
+        loaded = [self.samples.load(step, plan) for step, plan in enumerate(plans)]
         watch = Watch()
         hooks = Hooks(
             stop_asked=lambda: False,
@@ -521,6 +508,8 @@ def find_gaps(kernels: Sequence[tuple[float, float, str]]) -> list[tuple[float, 
 
 
 def _pad_for_original(examples: list[Example]) -> dict[str, torch.Tensor]:
+    from tandem.train.collate import pad
+
     padded = pad(examples)
     return {name: tensor.pin_memory() for name, tensor in padded.items()} if torch.cuda.is_available() else padded
 
@@ -595,7 +584,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         for name in names:
             variant = VARIANTS[name]
-            if given.packed_tokens and variant.packed_tokens:
+            if given.packed_tokens:
                 variant = replace(variant, packed_tokens=given.packed_tokens)
             try:
                 measured = bench.run(name, variant)

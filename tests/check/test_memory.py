@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tandem.check.machine import check_training_memory
 from tandem.check.memory import LOGITS_AT_ONCE, count_adapter_parameters, estimate_generation, estimate_training
+from tandem.check.report import Collector, Severity
 from tandem.model import internvl
 from tandem.model.info import ModelInfo
 from tandem.spec import Precision, TrainSpec
@@ -153,6 +156,42 @@ def test_the_fused_way_where_nobody_measured_it_is_an_uncertain_estimate(
 ) -> None:
     estimate = estimate_training(model, train_packed(8_192, **changes), tokens=8_192, labelled=2_048)
     assert not estimate.sure
+
+
+def expect(settings: TrainSpec, gigabytes: float) -> tuple[dict[str, Any], list[Severity]]:
+    """What is expected of a training of INTERNVL3_2B on a GPU with so much memory, and its findings."""
+    findings = Collector()
+    base: Any = SimpleNamespace(info=INTERNVL3_2B)
+    facts = check_training_memory(settings, base, None, int(gigabytes * 1e9), findings)
+    assert facts is not None
+    return facts, [finding.severity for finding in findings.findings]
+
+
+PACKED: dict[str, Any] = {"speed": {"fusedLora": False}}  # not the fused way, which nobody measured with checkpointing
+PADDED: dict[str, Any] = {"maxLength": 2800, "batch": {"globalSize": 64, "perDevice": 4}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "gigabytes", "tokens", "checkpointed", "severities"),
+    [
+        (PACKED, 141, 16_384, False, []),
+        (PACKED, 80, 8_192, False, []),
+        (PACKED, 24, 2_800, False, []),
+        (PACKED, 16, 16_384, True, []),
+        (PACKED, 8, 4_096, True, []),
+        (PACKED, 3, 2_800, True, [Severity.FAULT]),
+        (PACKED | {"gradientCheckpointing": False}, 12, 2_800, False, [Severity.FAULT]),
+        (PACKED | {"batch": {"globalSize": 64, "packedTokens": 16_384, "fitMemory": False}}, 80, 16_384, True, []),
+        (PADDED, 141, 11_200, False, []),
+        (PADDED, 40, 11_200, True, []),
+        (PADDED | {"gradientCheckpointing": False}, 40, 11_200, False, [Severity.FAULT]),
+    ],
+)
+def test_what_training_will_try_in_so_much_memory_is_expected_and_refused_only_if_nothing_of_it_fits(
+    changes: dict[str, Any], gigabytes: float, tokens: int, checkpointed: bool, severities: list[Severity]
+) -> None:
+    facts, found = expect(train_packed(16_384, **({"gradientCheckpointing": None} | changes)), gigabytes)
+    assert (facts["micro_batch_tokens"], facts["checkpointed"], found) == (tokens, checkpointed, severities)
 
 
 def test_zero_1_shares_the_optimizer_s_state_among_the_ranks() -> None:

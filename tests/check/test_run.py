@@ -410,6 +410,7 @@ def test_more_ranks_than_gpus_are_a_fault_and_none_at_all_is_none(trial: Trial) 
 
 def test_too_little_gpu_memory_is_a_warning_when_it_is_close_and_a_fault_when_it_is_hopeless(trial: Trial) -> None:
     trial.spec["evals"] = []
+    trial.spec["train"]["gradientCheckpointing"] = False
     needed = trial.check().facts["train"]["memory"]["total"]
     assert trial.check(gpu_memory=2 * needed).findings == ()
     assert only(trial.check(gpu_memory=needed), "gpu-memory").severity is Severity.WARNING
@@ -418,8 +419,8 @@ def test_too_little_gpu_memory_is_a_warning_when_it_is_close_and_a_fault_when_it
 
 def test_too_little_gpu_memory_for_a_way_that_was_never_measured_is_no_more_than_a_warning(trial: Trial) -> None:
     trial.spec["evals"] = []
-    trial.spec["train"] |= {"precision": "float32", "maxLength": 2048}
-    trial.spec["train"]["batch"] = {"globalSize": 2, "packedTokens": 2048}
+    trial.spec["train"] |= {"precision": "float32", "maxLength": 2048, "gradientCheckpointing": False}
+    trial.spec["train"]["batch"] = {"globalSize": 2, "packedTokens": 2048, "fitMemory": False}
     needed = trial.check().facts["train"]["memory"]["total"]
     finding = only(trial.check(gpu_memory=needed // 2), "gpu-memory")
     assert finding.severity is Severity.WARNING

@@ -12,7 +12,7 @@ from tandem.model.fused_loss import fuse_head, sum_losses_fused
 from tandem.model.internvl import find_labelled, select_labelled, sum_token_losses
 from tandem.model.loading import load_base
 from tandem.model.packed_attention import attend_within, describe_packing
-from tandem.model.speed import Speed, make_fast, project_patches
+from tandem.model.speed import Speed, make_fast, project_patches, set_checkpointing
 from tandem.model.tiny import make_tiny_model
 from tandem.spec.train import LoraSpec
 from tandem.train.adapter import attach_adapter, trainable_weights
@@ -34,13 +34,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(folder: Path, speed: Speed, *, checkpointed: bool = False, **lora: Any) -> Any:
     base: Any = load_base(folder, precision="float32", device="cpu")
-    if checkpointed:
-        base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     adapted = attach_adapter(base, LoraSpec(r=4, alpha=8, **{"dropout": 0.0, **lora}), seed=0, base="tiny")
     torch.manual_seed(1)
     for weight in trainable_weights(adapted):
         weight.data = torch.randn_like(weight) * 0.1
-    assert make_fast(base, speed, checkpointed=checkpointed) == ()
+    assert make_fast(base, speed) == ()
+    set_checkpointing(base, on=checkpointed)
     return adapted.train()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tandem.errors import BadData
+from tandem.train.fitting import Memory, Trial
 from tandem.train.job import RankJob, write_job
 from tandem.train.ranks import Ranks
 from tandem.train.recipe import describe_rules, prepare_folders
@@ -89,6 +90,7 @@ def test_the_record_names_the_checkpoint_with_the_lowest_validation_loss(plain: 
     assert record["checkpoints"]["best"] == {"name": f"step-{best:06d}", "step": best, "loss": measured[best]}
     assert record["checkpoints"]["steps"] == [2, 4]
     assert record["samples"]["used"] == 14
+    assert record["memory"] == {"packed_tokens": 320, "gradient_checkpointing": False, "tried": []}
 
 
 @pytest.mark.parametrize("where", ["adapter", "checkpoints/step-000004"])
@@ -314,6 +316,38 @@ def test_the_adapter_keeps_its_own_precision_under_zero_1(make_job: MakeJob, bas
     job = succeed(make_job({"precision": base, "lora": {"dtype": lora}, "zero": {"stage": 1}, "steps": 2}))
     assert {str(weight.dtype) for weight in weights_of(job).values()} == {f"torch.{lora}"}
     assert len(losses_of(job)) == 2
+
+
+FOUND = Memory(
+    packed_tokens=160,
+    gradient_checkpointing=True,
+    tried=(
+        Trial(tokens=320, checkpointed=False, peak_bytes=None),
+        Trial(tokens=160, checkpointed=True, peak_bytes=9),
+    ),
+)
+
+
+def find_in_advance() -> None:
+    """As if this rank had a GPU, and so much fitted."""
+    from tandem.train import trying
+
+    pytest.MonkeyPatch().setattr(trying, "take_as_written", lambda _: FOUND)
+
+
+def test_a_resumed_training_is_held_to_what_the_first_attempt_found(make_job: MakeJob) -> None:
+    as_asked = succeed(make_job(name="as-asked"))
+    first = make_job(name="first", store=True)
+    for process in start_ranks(first, prepare=find_in_advance):
+        process.join()
+    assert adapter_bytes(first) != adapter_bytes(as_asked)  # other micro-batches, other roundings
+    assert losses_of(first) == pytest.approx(losses_of(as_asked), abs=1e-5)
+    (first.work.parent / "store" / first.execution / "checkpoints/step-000004/manifest.json").unlink()
+    second = succeed(make_job(name="second", store=True))
+    records = [json.loads((job.output / "train.json").read_text()) for job in (first, second)]
+    assert records[1]["resumed_from"].endswith("first/checkpoints/step-000002")
+    assert [Memory.model_validate_json(json.dumps(record["memory"])) for record in records] == [FOUND, FOUND]
+    assert adapter_bytes(second) == adapter_bytes(first)
 
 
 def test_gradient_checkpointing_and_tensorboard_change_no_figure(plain: RankJob, make_job: MakeJob) -> None:

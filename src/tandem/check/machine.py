@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandem.check.base import Base
 from tandem.check.lengths import Lengths
@@ -14,6 +15,7 @@ from tandem.inputs.references import PACKAGED_ENCODERS
 from tandem.spec import EvalSpec, JudgeKind, TrainSpec
 from tandem.spec.run import RunSpec
 from tandem.store import open_store, probe
+from tandem.train.fitting import find_fit, list_sizes
 
 GIB = 2**30
 TIGHT = 0.9
@@ -74,14 +76,31 @@ def check_gpus(train: TrainSpec, gpus: int, findings: Collector) -> None:
 def check_training_memory(
     train: TrainSpec, base: Base, lengths: Lengths | None, gpu_memory: int | None, findings: Collector
 ) -> dict[str, Any] | None:
-    """Estimate what training needs on one GPU and compare it; None while the model is not known."""
+    """Estimate what training needs on one GPU and compare it; None while the model is not known.
+
+    Where training will try what fits, so does this, with estimates: what it then names is what will be tried last.
+    """
     if base.info is None:
         return None
-    tokens, labelled = _largest_micro_batch(train, lengths)
-    estimate = estimate_training(base.info, train, tokens=tokens, labelled=labelled)
-    remedy = "Turn on gradientCheckpointing, lower batch.packedTokens or batch.perDevice, or use a larger GPU."
-    _compare("spec.train", estimate, gpu_memory, remedy, findings)
-    return {"micro_batch_tokens": tokens, **_describe(estimate)}
+    info, samples = base.info, _describe_samples(train, lengths)
+
+    def estimate(tokens: int, checkpointed: bool) -> MemoryEstimate:
+        labelled = round(tokens * samples.labelled)
+        settings = train.model_copy(update={"gradient_checkpointing": checkpointed})
+        return estimate_training(info, settings, tokens=tokens, labelled=labelled)
+
+    tried = find_fit(
+        lambda tokens, checkpointed: estimate(tokens, checkpointed).total,
+        sizes=list_sizes(train, longest=samples.longest),
+        checkpointing=train.gradient_checkpointing,
+        room=sys.maxsize if gpu_memory is None else int(TIGHT * gpu_memory),
+    )
+    tokens, checkpointed = tried[-1].tokens, tried[-1].checkpointed
+    expected = estimate(tokens, checkpointed)
+    remedy = "Remove gradientCheckpointing: false, lower" if not checkpointed else "Lower"
+    remedy = f"{remedy} maxLength, batch.packedTokens or batch.perDevice, or use a larger GPU."
+    _compare("spec.train", expected, gpu_memory, remedy, findings)
+    return {"micro_batch_tokens": tokens, "checkpointed": checkpointed, **_describe(expected)}
 
 
 def check_generation_memory(
@@ -100,18 +119,22 @@ def check_generation_memory(
     return {"batch_tokens": tokens, **_describe(estimate)}
 
 
-def _largest_micro_batch(train: TrainSpec, lengths: Lengths | None) -> tuple[int, int]:
-    """Tokens of the largest micro-batch, and how many of them have a label; half where nothing was measured."""
+class _Samples(NamedTuple):
+    longest: int
+    """Tokens."""
+    labelled: float
+    """Share of a micro-batch's tokens that have a label."""
+
+
+def _describe_samples(train: TrainSpec, lengths: Lengths | None) -> _Samples:
+    """What a micro-batch is made of; half of it labelled where nothing was measured."""
     fitting = [one for one in (lengths.by_line.values() if lengths else ()) if one.tokens <= train.max_length]
-    if train.batch.packed_tokens is not None:
-        share = sum(one.labelled for one in fitting) / max(1, sum(one.tokens for one in fitting)) if fitting else 0.5
-        return train.batch.packed_tokens, round(train.batch.packed_tokens * share)
     if not fitting:
-        tokens = train.batch.per_device * train.max_length
-        return tokens, tokens // 2
+        return _Samples(train.max_length, 0.5)
     longest = max(one.tokens for one in fitting)
-    labelled = max(one.labelled for one in fitting)
-    return train.batch.per_device * longest, train.batch.per_device * labelled
+    if train.batch.packed_tokens is None:
+        return _Samples(longest, max(one.labelled for one in fitting) / longest)
+    return _Samples(longest, sum(one.labelled for one in fitting) / sum(one.tokens for one in fitting))
 
 
 def _compare(where: str, estimate: MemoryEstimate, gpu_memory: int | None, remedy: str, findings: Collector) -> None:

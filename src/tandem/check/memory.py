@@ -27,11 +27,9 @@ from dataclasses import dataclass
 from tandem.model.info import ModelInfo
 from tandem.spec import Precision, TrainSpec
 from tandem.spec.train import LANGUAGE_MODEL_PROJECTIONS
+from tandem.train.memory import BYTES, count_training_bytes
 from tandem.train.speed import decide_ways
 
-BYTES = {Precision.FLOAT32: 4, Precision.BFLOAT16: 2}
-_OPTIMIZER_BYTES = 12
-_BUCKETS = 2
 _FLOAT32 = 4
 LOGITS_AT_ONCE = 2**26
 """As in tandem.model.internvl, which needs torch."""
@@ -62,12 +60,12 @@ def count_adapter_parameters(info: ModelInfo, train: TrainSpec) -> int:
 
 
 def estimate_training(info: ModelInfo, train: TrainSpec, *, tokens: int, labelled: int) -> MemoryEstimate:
-    """Estimate one rank's memory for a micro-batch of `tokens` tokens, `labelled` of them with a label."""
+    """Estimate one rank's memory for a micro-batch of `tokens` tokens, `labelled` of them with a label.
+
+    Checkpointed only if train says so: None does not.
+    """
     value = BYTES[train.precision]
-    adapter_value = BYTES[train.lora.dtype]
     parameters = count_adapter_parameters(info, train)
-    sharing = train.ranks if train.zero.stage == 1 else 1
-    buckets = _BUCKETS * min(train.zero.bucket_elements, parameters) * adapter_value
     fused = _is_fused(train)
     layer = _fused_layer_bytes(info, train) if fused else _layer_bytes(info, train)
     if train.gradient_checkpointing:
@@ -76,7 +74,7 @@ def estimate_training(info: ModelInfo, train: TrainSpec, *, tokens: int, labelle
         activations = tokens * info.text_layers * layer
     return MemoryEstimate(
         weights=info.parameters * value,
-        adapter=parameters * 2 * adapter_value + parameters * _OPTIMIZER_BYTES // sharing + buckets,
+        adapter=parameters * BYTES[train.lora.dtype] + count_training_bytes(parameters, train),
         activations=activations,
         logits=min(labelled * info.vocab_size, LOGITS_AT_ONCE) * (2 * _FLOAT32 + value),
         sure=not fused or _is_fused_as_measured(info, train),

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tandem.evaluate.batches import Batch
 from tandem.evaluate.decode import decode_greedily
-from tandem.evaluate.memory import does_not_fit, release_memory
+from tandem.evaluate.memory import does_not_fit
 from tandem.evaluate.prepare import PreparedSample, PromptSettings, encode_sample, load_tiles
 from tandem.evaluate.records import Prediction
+from tandem.model.device_memory import release_memory
 from tandem.model.tiles import normalise
 
 if TYPE_CHECKING:

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-
 from tandem.errors import Fault, OutOfMemory
 from tandem.evaluate.prepare import PreparedSample
-
-
-def release_memory() -> None:
-    """Let go of what nobody holds any more; not inside an except block, which still holds what ran out."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def does_not_fit(sample: PreparedSample, *, max_new_tokens: int) -> OutOfMemory:

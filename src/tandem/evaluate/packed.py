@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tandem.errors import BadConfiguration, Fault
 from tandem.evaluate.batches import Batch
 from tandem.evaluate.generate import Generator, make_prediction
-from tandem.evaluate.memory import does_not_fit, release_memory
+from tandem.evaluate.memory import does_not_fit
 from tandem.evaluate.prepare import PreparedSample, encode_sample, load_tiles
 from tandem.evaluate.records import Prediction
+from tandem.model.device_memory import release_memory
 from tandem.spec import Engine
 
 if TYPE_CHECKING:

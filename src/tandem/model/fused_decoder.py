@@ -57,14 +57,14 @@ class LayerShape(NamedTuple):
 class FusedDecoder:
     """The decoder of a model with an adapter; holds the parameters, not copies."""
 
-    def __init__(self, language_model: Any, *, compiled: bool, checkpointed: bool) -> None:
+    def __init__(self, language_model: Any, *, compiled: bool) -> None:
         """Move base weights of a peft model's language model side by side. Raises ValueError if it cannot be fused;
         ask why_not_fused before.
         """
         reason = why_not_fused(language_model)
         if reason is not None:
             raise ValueError(reason)
-        self.language_model, self.checkpointed = language_model, checkpointed
+        self.language_model, self.checkpointed = language_model, False
         first = language_model.layers[0]
         query = first.self_attn.q_proj
         self.dropout = _dropout_of(query)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from torch.nn import functional
 
 from tandem.model.internvl import Decoder, Faster
 from tandem.model.packed_attention import attend_within, describe_packing
+
+if TYPE_CHECKING:
+    from tandem.model.fused_decoder import FusedDecoder
 
 PACKED_ATTENTION = "tandem_packed"
 """The name under which transformers finds attention within packed samples."""
@@ -35,11 +38,10 @@ class Speed:
     """Layers of both towers through torch.compile."""
 
 
-def make_fast(model: Any, speed: Speed, *, checkpointed: bool = False) -> tuple[str, ...]:
+def make_fast(model: Any, speed: Speed) -> tuple[str, ...]:
     """Let a TrainableInternVL with its adapter take the fast ways for packed micro-batches, in place.
 
-    Returns a line for each way that this model cannot take, and why. checkpointed is the language model's gradient
-    checkpointing.
+    Returns a line for each way that this model cannot take, and why.
     """
     notes: list[str] = []
     language_model = model.model.language_model
@@ -49,7 +51,7 @@ def make_fast(model: Any, speed: Speed, *, checkpointed: bool = False) -> tuple[
 
         reason = why_not_fused(language_model)
         if reason is None:
-            decode = FusedDecoder(language_model, compiled=speed.compiled, checkpointed=checkpointed)
+            decode = FusedDecoder(language_model, compiled=speed.compiled)
         else:
             notes.append(f"the language model is trained without fused LoRA: {reason}")
     if decode is None and (speed.packed_attention or speed.fused_lora):
@@ -72,6 +74,22 @@ def make_fast(model: Any, speed: Speed, *, checkpointed: bool = False) -> tuple[
     return tuple(notes)
 
 
+def set_checkpointing(model: Any, *, on: bool) -> None:
+    """Turn the language model's gradient checkpointing on or off, on any way through it.
+
+    To be called after the adapter was attached: before, peft would have the inputs of the vision tower require
+    gradients too.
+    """
+    language_model = model.model.language_model
+    if on:
+        language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    elif language_model.gradient_checkpointing:
+        language_model.gradient_checkpointing_disable()
+    decode = model.faster.decode
+    if isinstance(decode, _fused_type()):
+        decode.checkpointed = on
+
+
 def project_patches(convolution: nn.Conv2d, pixels: torch.Tensor) -> torch.Tensor:
     """What a convolution whose patches do not overlap computes, as one product: [n, out, rows, columns]."""
     size = convolution.weight.shape[-1]
@@ -84,7 +102,7 @@ def project_patches(convolution: nn.Conv2d, pixels: torch.Tensor) -> torch.Tenso
     return out.view(count, rows, columns, -1).permute(0, 3, 1, 2)
 
 
-def _fused_type() -> type:
+def _fused_type() -> type[FusedDecoder]:
     from tandem.model.fused_decoder import FusedDecoder
 
     return FusedDecoder

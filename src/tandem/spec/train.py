@@ -79,6 +79,10 @@ class BatchSpec(Section):
     with packing."""
     packed_tokens: int | None = Field(default=None, ge=16)
     """Pack samples, without attention between them, into micro-batches of at most this many tokens. None: pad."""
+    fit_memory: bool = True
+    """Pack into the largest micro-batches that the GPU's memory holds, up to packedTokens: found once, by trying
+    halves of it down to the longest sample, and recorded. False: packedTokens as it is. Without a GPU, and when
+    padding, nothing is tried."""
 
 
 class ZeroSpec(Section):
@@ -162,8 +166,10 @@ class TrainSpec(Section):
     """Sharing of the optimizer's state."""
     speed: SpeedSpec = SpeedSpec()
     """Faster ways to the same training."""
-    gradient_checkpointing: bool = False
-    """Compute the language model's activations twice instead of keeping them: less memory, about a third slower."""
+    gradient_checkpointing: bool | None = None
+    """Compute the language model's activations twice instead of keeping them: less memory, about a third slower. None:
+    only if without it not even the smallest micro-batch of batch.fitMemory fits into the GPU's memory, which is found
+    by trying; without a GPU never."""
     validation: ValidationSpec | None = None
     """None: no validation, and then there is no best checkpoint."""
     workers: int = Field(default=2, ge=0)

@@ -18,6 +18,7 @@ from tandem.store import Store
 from tandem.train.adapter import attach_adapter, restore_adapter, save_adapter, trainable_weights
 from tandem.train.checkpoints import Measurement, Progress
 from tandem.train.corpus import Corpus
+from tandem.train.fitting import apply_memory, take_as_written
 from tandem.train.full_disk import telling_full_disk
 from tandem.train.job import RankJob
 from tandem.train.keeping import open_keeper
@@ -69,6 +70,8 @@ class Attempt:
     def _go(self) -> None:
         import torch
 
+        from tandem.train.trying import settle_memory
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         began = self.clock()
         base = load_base(self.job.model_folder, precision=self.job.train.precision.value, device=device)
@@ -77,6 +80,17 @@ class Attempt:
         self.watchdog.hear(lenient=True)
         leave_if_told(self.stop_asked, self.ranks)
         self.timings["load_seconds"] = self.clock() - began
+        began = self.clock()
+        self.memory = settle_memory(
+            self.model,
+            self.job.train,
+            self.loading,
+            self.ranks,
+            found=None if self.restored is None else self.restored.progress.memory or take_as_written(self.job.train),
+            on_trial=lambda: self.watchdog.hear(lenient=True),
+        )
+        self.train = apply_memory(self.job.train, self.memory)
+        self.timings["fitting_seconds"] = self.clock() - began
         self.metrics = self._open_metrics()
         self.display = Display(self.steps, first=self._first_step) if self.ranks.leads_all else None
         if self.ranks.leads_all:
@@ -91,8 +105,6 @@ class Attempt:
         return self.restored.progress.step if self.restored is not None else 0
 
     def _adapt(self, base: Any) -> Any:
-        if self.job.train.gradient_checkpointing:
-            base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         adapted = attach_adapter(base, self.job.train.lora, seed=self.job.seed, base=self.job.base.source)
         self._make_fast(base)
         return adapted
@@ -104,7 +116,7 @@ class Attempt:
 
         train = self.job.train
         self.speed = choose_speed(train, cuda=torch.cuda.is_available())
-        for note in make_fast(base, self.speed, checkpointed=train.gradient_checkpointing):
+        for note in make_fast(base, self.speed):
             logger.warning("%s", note)
             self.notes.append(note)
 
@@ -148,8 +160,9 @@ class Attempt:
         import torch
 
         from tandem.train.trainer import Calendar, Hooks, StepTrainer, describe_arguments
+        from tandem.train.trying import telling_smaller_device
 
-        train, checkpoints = self.job.train, self.job.train.checkpoints
+        train, checkpoints = self.train, self.train.checkpoints
         if train.zero.stage:
             from tandem.train.zero import avoid_compilation
 
@@ -179,7 +192,8 @@ class Attempt:
             ),
         )
         torch.manual_seed(self.job.seed * 100_003 + self.ranks.rank)  # each rank drops out its own
-        trainer.train(resume_from_checkpoint=str(self.restored.folder) if self.restored is not None else None)
+        with telling_smaller_device(self.memory, None if self.restored is None else self.restored.source):
+            trainer.train(resume_from_checkpoint=str(self.restored.folder) if self.restored is not None else None)
         return int(trainer.state.global_step)
 
     def _on_begin(self, calendar: Calendar) -> None:
@@ -211,7 +225,7 @@ class Attempt:
         loss = measure_validation(
             self.model,
             replace(self.loading, corpus=self.validation),
-            train=self.job.train,
+            train=self.train,
             ranks=self.ranks,
             on_batch=self.watchdog.hear,
         )
@@ -229,6 +243,7 @@ class Attempt:
             zero_stage=self.job.train.zero.stage,
             data=self.loading.corpus.digest,
             validation=tuple(self.measurements),
+            memory=self.memory,
         )
         self.keeper.keep(written, progress, self.metrics.path if self.metrics is not None else None)
         self.watchdog.hear()
@@ -271,6 +286,7 @@ class Attempt:
             trainable=sum(weight.numel() for weight in trainable_weights(self.model)),
             resumed_from=None if self.restored is None else self.restored.source,
             timings=self.timings,
+            memory=self.memory,
         )
         self._write_json("train.json", record)
 

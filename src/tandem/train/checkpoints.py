@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tandem.store import Store
 from tandem.store.manifest import MANIFEST
+from tandem.train.fitting import Memory
 
 PROGRESS = "progress.json"
 
@@ -44,6 +45,8 @@ class Progress(BaseModel):
     """Digest of the training set's order and lengths (see Corpus.digest)."""
     validation: tuple[Measurement, ...] = ()
     """All validation losses so far."""
+    memory: Memory | None = None
+    """What its micro-batches were held to, and those that follow are; None in older ones: to what the Run says."""
 
 
 def checkpoint_name(step: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from tandem.spec import TrainSpec
 from tandem.train.checkpoints import Measurement, checkpoint_name
 from tandem.train.corpus import Corpus
+from tandem.train.fitting import Memory
 
 SCHEMA = "tandem.dev/train/v1"
 
@@ -21,8 +22,9 @@ def describe_result(
     trainable: int,
     resumed_from: str | None,
     timings: Mapping[str, float],
+    memory: Memory,
 ) -> dict[str, Any]:
-    """Counts, samples left out, checkpoints and timings (seconds), ready for JSON.
+    """Counts, samples left out, checkpoints, timings (seconds) and what fitted into memory, ready for JSON.
 
     The best checkpoint is the one with the lowest validation loss of those that were measured, the earliest of
     equals; null without a validation set.
@@ -51,4 +53,5 @@ def describe_result(
         "validation": [measured.model_dump() for measured in measurements],
         "resumed_from": resumed_from,
         "timings": dict(timings),
+        "memory": memory.model_dump(),
     }

@@ -15,7 +15,7 @@ from tandem.evaluate.fast.prefill import Prefill, Prompt
 from tandem.evaluate.fast.schedule import Request, generate_texts
 from tandem.evaluate.fast.step import Slots, Step, capture, make_slots
 from tandem.evaluate.fast.weights import Decoder, join_weights
-from tandem.evaluate.memory import release_memory
+from tandem.model.device_memory import SPARED, release_memory
 
 MOST_SLOTS = 64
 """Texts that grow together. Fixed, because a product's shape can change a bfloat16 sum."""
@@ -25,9 +25,6 @@ ROW_TOKENS = 16_384
 
 LEAST_ROW_TOKENS = 1024
 """Fewer are not tried where memory is short."""
-
-SPARED = 0.05
-"""Part of the device's memory that is left alone, for its driver's and libraries' own needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
