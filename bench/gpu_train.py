@@ -33,7 +33,7 @@ from tandem.model.internvl import IGNORED, make_trainable
 from tandem.model.speed import Speed, make_fast, set_checkpointing
 from tandem.spec.train import LoraSpec, TrainSpec
 from tandem.train.adapter import attach_adapter, trainable_weights
-from tandem.train.collate import pack
+from tandem.train.collate import pack, pad
 from tandem.train.ranks import Ranks
 from tandem.train.samples import Example, Length
 from tandem.train.steps import LoadedStep, StepPlan, plan_step
@@ -109,7 +109,8 @@ class Variant:
 
     speed: Speed | None
     """None: the original's recipe."""
-    packed_tokens: int = 16384
+    packed_tokens: int | None = 16384
+    """None: padded in fours, as the original does."""
     dropout: float = 0.05
     lora_dtype: str = "float32"
     checkpointed: bool = False
@@ -121,6 +122,9 @@ EVERYTHING = Speed(packed_attention=True, fused_lora=True, fused_loss=True, comp
 VARIANTS = {
     "baseline": Variant(speed=None),
     "baseline, autocast": Variant(speed=None, autocast=True),
+    "labels only": Variant(speed=Speed(), packed_tokens=None, checkpointed=True),
+    "+ no checkpointing": Variant(speed=Speed(), packed_tokens=None),
+    "+ packed": Variant(speed=Speed()),
     "packed attention": Variant(speed=Speed(packed_attention=True)),
     "packed attention, 8192": Variant(speed=Speed(packed_attention=True), packed_tokens=8192),
     "+ fused loss": Variant(speed=Speed(packed_attention=True, fused_loss=True)),
@@ -218,12 +222,15 @@ class Samples:
             tokens_cut=0,
         )
 
-    def load(self, step: int, plan: StepPlan) -> LoadedStep:
+    def load(self, step: int, plan: StepPlan, *, packed: bool) -> LoadedStep:
         """The step's tensors, in memory that the GPU can fetch from."""
+        collate = pack if packed else pad
         loaded = LoadedStep(
             step=step,
             plan=plan,
-            tensors=tuple(pack([self.example(number) for _, number in batch.places]) for batch in plan.micro_batches),
+            tensors=tuple(
+                collate([self.example(number) for _, number in batch.places]) for batch in plan.micro_batches
+            ),
         )
         return loaded.pin_memory() if torch.cuda.is_available() else loaded
 
@@ -251,8 +258,12 @@ def describe_training(variant: Variant, *, global_size: int, steps: int, learnin
         {
             "meta": "none",
             "lora": {"dropout": variant.dropout, "dtype": variant.lora_dtype},
-            "maxLength": min(2800, variant.packed_tokens),
-            "batch": {"globalSize": global_size, "packedTokens": variant.packed_tokens},
+            "maxLength": min(2800, variant.packed_tokens or 2800),
+            "batch": {
+                "globalSize": global_size,
+                "packedTokens": variant.packed_tokens,
+                "perDevice": ORIGINAL_BATCH,
+            },
             "optimizer": {"learningRate": learning_rate},
             "steps": steps,
             "zero": {"stage": 0},
@@ -345,7 +356,8 @@ class Bench:
         assert not notes, notes
         set_checkpointing(base, on=variant.checkpointed)
         plans = self._plan_steps(variant)
-        loaded = [self.samples.load(step, plan) for step, plan in enumerate(plans)]
+        packed = variant.packed_tokens is not None
+        loaded = [self.samples.load(step, plan, packed=packed) for step, plan in enumerate(plans)]
         watch = Watch()
         hooks = Hooks(
             stop_asked=lambda: False,
@@ -508,8 +520,6 @@ def find_gaps(kernels: Sequence[tuple[float, float, str]]) -> list[tuple[float, 
 
 
 def _pad_for_original(examples: list[Example]) -> dict[str, torch.Tensor]:
-    from tandem.train.collate import pad
-
     padded = pad(examples)
     return {name: tensor.pin_memory() for name, tensor in padded.items()} if torch.cuda.is_available() else padded
 
@@ -584,7 +594,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         for name in names:
             variant = VARIANTS[name]
-            if given.packed_tokens:
+            if given.packed_tokens and variant.packed_tokens:
                 variant = replace(variant, packed_tokens=given.packed_tokens)
             try:
                 measured = bench.run(name, variant)

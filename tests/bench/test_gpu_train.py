@@ -44,7 +44,7 @@ def test_gaps_are_times_without_any_kernel() -> None:
 def test_the_training_benchmark_measures_each_way_against_the_baseline() -> None:
     result = run(
         "gpu_train", "--geometry", "tiny", "--global-size", "4", "--packed-tokens", "256", "--warm", "1",
-        "--steps", "1", "--variants", "packed attention;baseline;+ fused LoRA",
+        "--steps", "1", "--variants", "packed attention;baseline;labels only;+ fused LoRA",
     )  # fmt: skip
     variants = result["variants"]
     assert variants["baseline"]["ratio"] == 1
