@@ -131,7 +131,7 @@ VARIANTS = {
     "+ fused LoRA": Variant(speed=replace(EVERYTHING, compiled=False)),
     "everything": Variant(speed=EVERYTHING),
     "everything, 8192": Variant(speed=EVERYTHING, packed_tokens=8192),
-    "everything, 6144": Variant(speed=EVERYTHING, packed_tokens=6144),
+    "everything, 11008": Variant(speed=EVERYTHING, packed_tokens=11008),
     "everything, 32768": Variant(speed=EVERYTHING, packed_tokens=32768),
     "everything, 8192, checkpointed": Variant(speed=EVERYTHING, packed_tokens=8192, checkpointed=True),
     "everything but fused LoRA": Variant(speed=replace(EVERYTHING, fused_lora=False)),
