@@ -21,6 +21,7 @@ from PIL import Image
 
 from tandem.evaluate.batches import Batch, plan_batches
 from tandem.evaluate.generate import Generator, PlainTexts
+from tandem.evaluate.parts import Part
 from tandem.evaluate.prepare import PreparedSample, PromptSettings, encode_sample, load_tiles, prepare_samples
 from tandem.evaluate.records import EvalSample, Prediction
 from tandem.model.loading import load_base, load_tokenizer, read_model_info
@@ -132,7 +133,7 @@ def generate(
 ) -> tuple[float, list[Prediction]]:
     """How many seconds these batches took, and the predictions."""
     started = time.perf_counter()
-    made = PlainTexts(generator=generator, samples=samples).make(batches)
+    made = PlainTexts(generator=generator, samples=samples).make([Part(number=0, batches=tuple(batches))])
     predictions = [prediction for _, each in made for prediction in each]
     return time.perf_counter() - started, predictions
 

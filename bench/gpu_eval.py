@@ -1,7 +1,8 @@
 """Generation for an evaluation, the original's way and ours, in one run: `python bench/gpu_eval.py`; prints JSON.
 
 A named geometry with random weights. Prompts: tiles drawn evenly from --tiles (each of 256 tokens at the real
-geometries), words from 60 to 200 tokens, seed 0; every text has --new tokens, because there is no stop token.
+geometries), words from 60 to 200 tokens, seed 0; every text has --new tokens, because there is no stop token, or is
+cut at a length drawn evenly from --least-new to --new.
 The baseline is transformers' generate, one prompt at a time, over prompts spread evenly over the lengths.
 Pixels lie in memory as bytes: decoding images is no part of either.
 """
@@ -26,8 +27,9 @@ from tandem.evaluate.fast.cache import PAGE, count_pages
 from tandem.evaluate.fast.engine import Engine, Options, prepare_engine
 from tandem.evaluate.fast.forced import force_packed, force_plain
 from tandem.evaluate.fast.prefill import Prompt
-from tandem.evaluate.fast.schedule import Request, generate_texts
+from tandem.evaluate.fast.schedule import Machine, Request, generate_texts
 from tandem.evaluate.fast.vision import normalise_pixels
+from tandem.evaluate.packed import PackedTexts
 from tandem.model.internvl import TrainableInternVL
 
 IMAGE = 5
@@ -85,6 +87,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--tiles", type=int, nargs=2, default=[4, 38], metavar=("LEAST", "MOST"))
     parser.add_argument("--new", type=int, default=256, help="tokens of a text")
+    parser.add_argument("--least-new", type=int, help="tokens of the shortest text that is timed; default: --new")
+    parser.add_argument(
+        "--groups", type=int, default=PackedTexts.least_samples, help="samples that are generated in one stream"
+    )
     parser.add_argument("--baseline", type=int, default=3, help="prompts that the baseline generates")
     parser.add_argument("--equal", type=int, default=4, help="prompts whose logits are compared")
     parser.add_argument("--equal-new", type=int, default=48, help="tokens of their texts")
@@ -106,6 +112,8 @@ def main() -> None:
         "longest_prompt": max(len(prompt.ids) for prompt in prompts),
         "tiles": sum(len(prompt.pixels) for prompt in prompts),
         "new_tokens": options.new,
+        "least_new_tokens": options.least_new,
+        "groups": options.groups,
     }
     report["kernels"] = attempt(compare_kernels, network)
     report["baseline"] = attempt(time_baseline, network, prompts, options)
@@ -243,25 +251,51 @@ def generate_plainly(network: Any, prompt: Prompt, new: int) -> list[int]:
     return text
 
 
-class Timed:
-    """An engine whose reading and stepping are timed, each to its end on the device."""
+class Cut:
+    """An engine whose texts end at given lengths, in the order in which their prompts are read."""
 
-    def __init__(self, engine: Engine, device: str) -> None:
+    def __init__(self, engine: Engine, lengths: Sequence[int]) -> None:
         self.slots, self.pages, self.row_tokens = engine.slots, engine.pages, engine.row_tokens
-        self.look, self.take = engine.look, engine.take
-        self.engine, self.device = engine, device
+        self.engine, self.left, self.ends = engine, list(lengths), [0] * engine.slots
+        self.advance = engine.advance
+
+    def read(self, prompts: Sequence[Prompt], slots: Sequence[int], pages: Sequence[Sequence[int]]) -> None:
+        for slot in slots:
+            self.ends[slot] = self.left.pop(0)
+        self.engine.read(prompts, slots, pages)
+
+    def look(self) -> tuple[list[bool], list[int]]:
+        active, counts = self.engine.look()
+        return (
+            [each and count < end for each, count, end in zip(active, counts, self.ends, strict=True)],
+            [min(count, end) for count, end in zip(counts, self.ends, strict=True)],
+        )
+
+    def take(self, slots: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        for slot in slots:
+            self.engine.state.active[slot] = False
+        return self.engine.take(slots, lengths)
+
+
+class Timed:
+    """A machine whose reading and stepping are timed, each to its end on the device."""
+
+    def __init__(self, machine: Machine, device: str) -> None:
+        self.slots, self.pages, self.row_tokens = machine.slots, machine.pages, machine.row_tokens
+        self.look, self.take = machine.look, machine.take
+        self.machine, self.device = machine, device
         self.reading = self.stepping = 0.0
         self.steps = 0
 
     def read(self, *arguments: Any) -> None:
         started = time.perf_counter()
-        self.engine.read(*arguments)
+        self.machine.read(*arguments)
         synchronise(self.device)
         self.reading += time.perf_counter() - started
 
     def advance(self, steps: int) -> None:
         started = time.perf_counter()
-        self.engine.advance(steps)
+        self.machine.advance(steps)
         synchronise(self.device)
         self.stepping += time.perf_counter() - started
         self.steps += steps
@@ -270,22 +304,21 @@ class Timed:
 def time_packed(network: Any, prompts: Sequence[Prompt], options: Any, name: str) -> dict[str, Any]:
     """Our way: once as it is, once with reading and stepping timed apart."""
     started = time.perf_counter()
-    engine = make_engine(network, prompts, options.new, VARIANTS[name], options.samples)
+    engine = make_engine(network, prompts, options.new, VARIANTS[name])
     synchronise(options.device)
     prepared = time.perf_counter() - started
-    requests = [Request(index=index, prompt_tokens=len(prompt.ids)) for index, prompt in enumerate(prompts)]
+    lengths = draw_lengths(options)
     reset_peak(options.device)
     times = []
     for _ in range(2 if name == options.variants[0] else 1):
         started = time.perf_counter()
-        texts = dict(engine.generate(requests, prompts.__getitem__, loaders=4))
+        texts = generate_packed(Cut(engine, lengths), prompts, options)
         synchronise(options.device)
         times.append(time.perf_counter() - started)
-    timed = Timed(engine, options.device)
-    with torch.inference_mode():
-        again = dict(generate_texts(timed, requests, prompts.__getitem__, most_new_tokens=options.new, loaders=4))
+    timed = Timed(Cut(engine, lengths), options.device)
+    again = generate_packed(timed, prompts, options)
     tokens = sum(map(len, texts.values()))
-    flops = count_flops(network, prompts, options.new)
+    flops = count_flops(network, prompts, lengths)
     if options.profile is not None and name == options.variants[0] and not engine.decoder.adapted:
         profile(engine, prompts, options.profile, name)
     return {
@@ -303,7 +336,21 @@ def time_packed(network: Any, prompts: Sequence[Prompt], options: Any, name: str
     }
 
 
-def make_engine(network: Any, prompts: Sequence[Prompt], new: int, options: Options, texts: int) -> Engine:
+@torch.inference_mode()
+def generate_packed(machine: Machine, prompts: Sequence[Prompt], options: Any) -> dict[int, list[int]]:
+    requests = [Request(index=index, prompt_tokens=len(prompt.ids)) for index, prompt in enumerate(prompts)]
+    groups = [requests[start : start + options.groups] for start in range(0, len(requests), options.groups)]
+    return dict(generate_texts(machine, groups, prompts.__getitem__, most_new_tokens=options.new, loaders=4))
+
+
+def draw_lengths(options: Any) -> list[int]:
+    """Tokens of each text that is timed."""
+    least = options.new if options.least_new is None else options.least_new
+    drawn = torch.Generator().manual_seed(2)
+    return torch.randint(least, options.new + 1, (options.samples,), generator=drawn).tolist()
+
+
+def make_engine(network: Any, prompts: Sequence[Prompt], new: int, options: Options) -> Engine:
     for layer in network.model.vision_tower.encoder.layer:
         layer._compiled_call_impl = None  # another engine may have compiled it
     return prepare_engine(
@@ -313,7 +360,6 @@ def make_engine(network: Any, prompts: Sequence[Prompt], new: int, options: Opti
         most_new_tokens=new,
         tile_size=int(network.config.vision_config.image_size[0]),
         options=options,
-        texts=texts,
     )
 
 
@@ -324,10 +370,10 @@ def compare(network: Any, prompts: Sequence[Prompt], options: Any) -> dict[str, 
     texts = [generate_plainly(network, prompt, new) for prompt in chosen]
     plain = [force_plain(network, prompt, text).float() for prompt, text in zip(chosen, texts, strict=True)]
     again = [force_in_steps(network, prompt, text).float() for prompt, text in zip(chosen, texts, strict=True)]
-    engine = make_engine(network, chosen, new, VARIANTS[options.variants[0]], len(chosen))
+    engine = make_engine(network, chosen, new, VARIANTS[options.variants[0]])
     packed = [logits.float() for logits in force_packed(engine, chosen, texts)]
     requests = [Request(index=index, prompt_tokens=len(prompt.ids)) for index, prompt in enumerate(chosen)]
-    ours = dict(engine.generate(requests, chosen.__getitem__, loaders=4))
+    ours = dict(engine.generate([requests], chosen.__getitem__, loaders=4))
     gaps = []
     for index, text in enumerate(texts):
         differing = [place for place, pair in enumerate(zip(text, ours[index], strict=True)) if pair[0] != pair[1]]
@@ -432,10 +478,10 @@ def profile(engine: Engine, prompts: Sequence[Prompt], folder: Path, name: str) 
     with torch.inference_mode():
         few = requests[:32]
         machine = Recorder(engine, "cuda" if torch.cuda.is_available() else "cpu")
-        dict(generate_texts(machine, few, prompts.__getitem__, most_new_tokens=17, loaders=4))
+        dict(generate_texts(machine, [few], prompts.__getitem__, most_new_tokens=17, loaders=4))
 
 
-def count_flops(network: Any, prompts: Sequence[Prompt], new: int) -> float:
+def count_flops(network: Any, prompts: Sequence[Prompt], lengths: Sequence[int]) -> float:
     """What the model needs, not what was done: two a weight and token, attention to what is before, the head once."""
     text, vision = network.config.text_config, network.config.vision_config
     dense = sum(weight.numel() for weight in network.model.language_model.layers.parameters())
@@ -444,7 +490,7 @@ def count_flops(network: Any, prompts: Sequence[Prompt], new: int) -> float:
     patches = (vision.image_size[0] // 14) ** 2 + 1
     tile = 2.0 * tower * patches + 4.0 * patches**2 * vision.hidden_size * vision.num_hidden_layers
     total = 0.0
-    for prompt in prompts:
+    for prompt, new in zip(prompts, lengths, strict=True):
         whole = len(prompt.ids) + new
         total += 2.0 * dense * whole + 2.0 * head * new
         total += 2.0 * whole**2 * text.hidden_size * text.num_hidden_layers

@@ -135,7 +135,7 @@ def test_the_images_change_what_the_model_says(generator: Generator, image_folde
 
 def make_all(texts: TextMaker, batches: Sequence[Batch]) -> dict[int, Prediction]:
     found: dict[int, Prediction] = {}
-    for batch, predictions in texts.make(batches):
+    for batch, predictions in texts.make(plan_parts(batches, least_samples=texts.least_samples)):
         found.update(zip(batch.samples, predictions, strict=True))
     return found
 

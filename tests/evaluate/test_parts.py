@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tandem.errors import Stopped, Unavailable
 from tandem.evaluate.batches import Batch, plan_batches, select_shard
-from tandem.evaluate.parts import Progress, Written, is_part, plan_parts, write_parts
+from tandem.evaluate.parts import Part, Progress, Written, is_part, plan_parts, write_parts
 from tandem.evaluate.records import EvalSample, Prediction
 from tandem.evaluate.shards import merge_shards
 from tandem.evaluate.shelf import ShelfPlace, StoreShelf
@@ -44,9 +44,10 @@ class Maker:
     made: list[int] = field(default_factory=list)
     name: str = "plain"
     least_samples: int = 5
+    described: dict[str, Any] = field(default_factory=dict)
 
-    def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
-        order = list(batches)
+    def make(self, parts: Sequence[Part]) -> Iterator[tuple[Batch, list[Prediction]]]:
+        order = [batch for part in parts for batch in part.batches]
         self.shuffle(order)
         for number, batch in enumerate(order):
             if number == self.fails_after:
@@ -55,7 +56,7 @@ class Maker:
             yield batch, [predict(index, f"{index} of {batch.samples}") for index in batch.samples]
 
     def describe(self) -> dict[str, Any]:
-        return {}
+        return self.described
 
 
 def predict(index: int, text: str) -> Prediction:
@@ -145,8 +146,8 @@ def test_a_part_is_in_the_store_as_soon_as_it_is_whole(desk: Desk) -> None:
         seen.append(sorted(filter(is_part, (entry.key.rpartition("/")[2] for entry in desk.store.list(EXECUTIONS)))))
 
     class Watched(Maker):
-        def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
-            for made in super().make(batches):
+        def make(self, parts: Sequence[Part]) -> Iterator[tuple[Batch, list[Prediction]]]:
+            for made in super().make(parts):
                 look(made[0])
                 yield made
 
@@ -184,6 +185,21 @@ def test_parts_that_were_made_with_anything_else_are_left_alone_and_it_is_said(
     assert desk.attempt("002", maker, made_with).reused == {}
     assert len(maker.made) == len(BATCHES)
     assert desk.told == [f"the parts of 001 are not used: they differ in {named}"]
+
+
+def test_parts_tell_later_attempts_what_their_maker_said_of_itself(desk: Desk) -> None:
+    small, large = {"slots": 2, "adapter": None}, {"slots": 3, "adapter": None}
+    with pytest.raises(Stopped):
+        desk.attempt("001", Maker(fails_after=len(PARTS[0].batches), described=small))
+    with pytest.raises(Stopped):
+        desk.attempt("002", Maker(fails_after=len(PARTS[1].batches), described=small))
+    assert desk.attempt("003", Maker(described=small)).made_alike
+    for part in PARTS[2:]:
+        desk.stored("003", part.name).with_suffix(".json").unlink()
+    assert not desk.attempt("004", Maker(described=large)).made_alike
+    again = desk.attempt("005", Maker())
+    assert set(again.reused.values()) == {"004"}, "the fourth has all parts, as it found or made them"
+    assert not again.made_alike
 
 
 def damage(path: Path) -> None:
@@ -272,13 +288,13 @@ def test_a_leftover_writer_of_an_earlier_attempt_changes_nothing(desk: Desk) -> 
         desk.attempt("001", Maker(fails_after=len(PARTS[0].batches)))
 
     class Leftover(Maker):
-        def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
-            for made in super().make(batches):
+        def make(self, parts: Sequence[Part]) -> Iterator[tuple[Batch, list[Prediction]]]:
+            for made in super().make(parts):
                 place = ShelfPlace(store=desk.store, executions=EXECUTIONS, execution="001")
                 late = StoreShelf(place=place, made_with=MADE_WITH, say=desk.told.append)
                 part = next(part for part in PARTS if made[0] in part.batches)
                 with suppress(AlreadyThere):
-                    late.keep(part, b"late\n")
+                    late.keep(part, b"late\n", {})
                 yield made
 
     desk.attempt("002", Leftover())

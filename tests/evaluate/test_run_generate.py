@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from tandem.errors import BadConfiguration, BadData
 from tandem.evaluate.decode import decode_greedily
+from tandem.evaluate.fast.engine import prepare_engine
 from tandem.evaluate.generate import PlainTexts
 from tandem.evaluate.job import GenerateJob
+from tandem.evaluate.packed import PackedTexts
 from tandem.evaluate.parts import Progress
 from tandem.evaluate.records import Prediction, read_jsonl
 from tandem.evaluate.run_generate import run_generate
@@ -214,20 +216,70 @@ def generate_on(store: Path, execution: str, fields: dict[str, Any]) -> tuple[di
     return read_output(work)[1], told
 
 
-@pytest.mark.parametrize(
-    ("engine", "precision", "may_differ"),
-    [("plain", "bfloat16", False), ("packed", "float32", False), ("packed", "bfloat16", True)],
-)
-def test_only_packed_texts_in_bfloat16_may_differ_after_parts_were_gone_on_with(
-    fields: dict[str, Any], tmp_path: Path, engine: str, precision: str, may_differ: bool
-) -> None:
-    fields["eval"] |= {"engine": engine, "precision": precision}
+def lose_all_but_the_first_part(store: Path) -> None:
+    """As an execution leaves it that was broken off in its second part."""
+    for file in (store / "executions/001").glob("part-*"):
+        if not file.name.startswith("part-00000"):
+            file.unlink()
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for maker in (PlainTexts, PackedTexts):
+        monkeypatch.setattr(f"tandem.evaluate.run_generate.{maker.__name__}", functools.partial(maker, least_samples=2))
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("engine", ["plain", "packed"])
+def test_texts_in_bfloat16_are_the_same_after_a_restart(fields: dict[str, Any], tmp_path: Path, engine: str) -> None:
+    fields["eval"] |= {"engine": engine, "precision": "bfloat16"}
     first, _ = generate_on(tmp_path / "store", "001", fields)
+    lose_all_but_the_first_part(tmp_path / "store")
     second, told = generate_on(tmp_path / "store", "002", fields)
     assert first["reused"] == {"parts": {}, "texts_may_differ": False}
-    assert second["reused"] == {"parts": {"part-00000.jsonl": "001"}, "texts_may_differ": may_differ}
-    assert first["shard"] == second["shard"]
+    assert second["reused"] == {"parts": {"part-00000.jsonl": "001"}, "texts_may_differ": False}
+    assert (first["shard"], first["engine"]) == (second["shard"], second["engine"])
     assert told == []
+    before, after = (read_output(tmp_path / f"work-{execution}")[0] for execution in ("001", "002"))
+    assert before == after
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(("precision", "may_differ"), [("float32", False), ("bfloat16", True)])
+def test_packed_texts_in_bfloat16_may_differ_where_parts_were_made_with_another_budget(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, may_differ: bool
+) -> None:
+    fields["eval"] |= {"engine": "packed", "precision": precision}
+    generate_on(tmp_path / "store", "001", fields)
+    lose_all_but_the_first_part(tmp_path / "store")
+    monkeypatch.setattr("tandem.evaluate.fast.engine.MOST_SLOTS", 2)
+    record, told = generate_on(tmp_path / "store", "002", fields)
+    assert record["reused"] == {"parts": {"part-00000.jsonl": "001"}, "texts_may_differ": may_differ}
+    assert told == []
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_packed_texts_in_bfloat16_may_differ_after_memory_ran_out_in_every_attempt(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Undisturbed, the second attempt's parts would not have been begun with the whole budget."""
+
+    def prepare_half(*arguments: Any, halvings: int, **named: Any) -> Any:
+        if halvings == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return prepare_engine(*arguments, halvings=halvings, **named)
+
+    fields["eval"] |= {"engine": "packed", "precision": "bfloat16"}
+    monkeypatch.setattr(
+        "tandem.evaluate.run_generate.PackedTexts",
+        functools.partial(PackedTexts, least_samples=2, prepare=prepare_half),
+    )
+    first, _ = generate_on(tmp_path / "store", "001", fields)
+    lose_all_but_the_first_part(tmp_path / "store")
+    second, _ = generate_on(tmp_path / "store", "002", fields)
+    assert first["engine"] == second["engine"]
+    assert not first["reused"]["texts_may_differ"]
+    assert second["reused"]["texts_may_differ"]
 
 
 def test_texts_in_bfloat16_may_differ_after_batches_were_halved_whose_size_a_restart_has_forgotten(

@@ -2,8 +2,8 @@
 
 The plan depends on nothing but the lengths and the budget. So a restart generates the same whole batches again, and
 the texts do not depend on the number of shards, not even in bfloat16, where a batch's shape can change them. Packed
-generation takes from the plan only which samples are wanted: its rows follow from those, and so can its bfloat16
-texts.
+generation joins a shard's batches into groups (`packed.py`): its bfloat16 texts do not depend on restarts, but can on
+the number of shards.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from tandem.evaluate.chat_answers import REFUSED, UNAVAILABLE, ChatServer, Failu
 from tandem.evaluate.chat_calls import Caller, CallLimits
 from tandem.evaluate.chat_http import HttpAnswer
 from tandem.evaluate.endpoint_request import AskedSample, build_request
+from tandem.evaluate.parts import Part
 from tandem.evaluate.records import Prediction
 from tandem.spec import EndpointSpec
 
@@ -68,13 +69,14 @@ class EndpointTexts:
     least_samples: int = 16
     _ending: Event = field(default_factory=Event, init=False, repr=False)
 
-    def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
+    def make(self, parts: Sequence[Part]) -> Iterator[tuple[Batch, list[Prediction]]]:
         """See `parts.TextMaker`: each sample as soon as it is answered.
 
         A sample that gets no answer does not keep the others from theirs. Raises Unavailable in the end if there are
         such samples, or as soon as nobody is answered any more; BadConfiguration for an answer that every sample would
         get (a wrong key, address or model) and for samples that the server refuses, once the calls under way are over.
         """
+        batches = [batch for part in parts for batch in part.batches]
         self.caller.before_call = self._stop_if_ending
         failures = _Failures(total=len(batches), most_in_a_row=max(HOPELESS, self.endpoint.concurrency))
         with ThreadPoolExecutor(max_workers=max(1, min(self.endpoint.concurrency, len(batches)))) as pool:

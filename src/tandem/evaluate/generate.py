@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tandem.evaluate.batches import Batch
 from tandem.evaluate.decode import decode_greedily
 from tandem.evaluate.memory import does_not_fit
+from tandem.evaluate.parts import Part
 from tandem.evaluate.prepare import PreparedSample, PromptSettings, encode_sample, load_tiles
 from tandem.evaluate.records import Prediction
 from tandem.model.device_memory import release_memory
@@ -55,12 +56,12 @@ class PlainTexts:
     _most_tokens: int | None = field(default=None, init=False)
     """Padded prompt and new tokens of a batch that are tried, since more did not fit; None: any number."""
 
-    def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
+    def make(self, parts: Sequence[Part]) -> Iterator[tuple[Batch, list[Prediction]]]:
         """See `parts.TextMaker`.
 
         Raises OutOfMemory for a sample that does not fit alone, BadData if an image has changed since it was prepared.
         """
-        for batch in batches:
+        for batch in (batch for part in parts for batch in part.batches):
             yield batch, self._make([self.samples[index] for index in batch.samples], halvings=0)
 
     def describe(self) -> dict[str, Any]:

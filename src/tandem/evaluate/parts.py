@@ -3,8 +3,7 @@
 A part is a fixed group of batches, planned like these from all samples: it is written whole or not at all, and holds
 the same samples under the same name whatever was broken off before. So a restart makes only the parts that are
 missing, and what it ends with are the very files that an undisturbed attempt writes. Where a text depends on what it
-is generated with (in bfloat16), it is generated with the same batch again; only packed generation mixes batches, and
-`packed.py` says what follows.
+is generated with (in bfloat16), it is generated with the same batch again, or in packed generation with the same part.
 """
 
 from __future__ import annotations
@@ -68,12 +67,12 @@ class TextMaker(Protocol):
         """Samples (count) of a part: what is lost at most when an attempt is killed, against objects in the store."""
         ...
 
-    def make(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Sequence[Prediction]]]:
-        """Each of these batches once, as soon as it is whole, in any order; its predictions in its samples' order."""
+    def make(self, parts: Sequence[Part]) -> Iterator[tuple[Batch, Sequence[Prediction]]]:
+        """Each batch of these parts once, as soon as it is whole, in any order; predictions in its samples' order."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What of it is to be recorded beside its name, known once all is made."""
+        """What of it is to be recorded beside its name (JSON): how it made what it made last."""
         ...
 
 
@@ -84,6 +83,8 @@ class Kept:
     body: bytes
     predictions: tuple[Prediction, ...]
     execution: str
+    made_by: Mapping[str, Any]
+    """What its maker said of itself."""
 
 
 class Shelf(Protocol):
@@ -93,7 +94,7 @@ class Shelf(Protocol):
         """Parts that can be gone on with, by their numbers, each verified; samples are all of the evaluation."""
         ...
 
-    def keep(self, part: Part, body: bytes) -> Mapping[str, bytes]:
+    def keep(self, part: Part, body: bytes, made_by: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Keep a part for good, and return what belongs beside it in the execution's own files, by name."""
         ...
 
@@ -116,6 +117,8 @@ class Written:
     """Part by part."""
     reused: dict[str, str] = field(default_factory=dict)
     """A part's file -> the execution that it was taken from."""
+    made_alike: bool = True
+    """Whether the makers of all parts, those of earlier executions too, say the same of themselves."""
 
 
 def write_parts(
@@ -137,23 +140,25 @@ def write_parts(
         output.mkdir(parents=True, exist_ok=True)
     kept = {} if shelf is None else dict(shelf.find(parts, samples))
     done = {number: each.predictions for number, each in kept.items()}
+    made_by = {number: each.made_by for number, each in kept.items()}
     counts = _Counts(parts)
     for part in parts:
         if part.number in kept:
-            _write(part, kept[part.number].body, shelf, output)
+            _write(part, kept[part.number].body, made_by[part.number], shelf, output)
             counts.add(*part.batches)
     if kept:
         report(counts.progress())
     missing = [part for part in parts if part.number not in kept]
     part_of = {batch.index: part for part in missing for batch in part.batches}
     waiting: dict[int, dict[int, Prediction]] = {part.number: {} for part in missing}
-    for batch, predictions in maker.make([batch for part in missing for batch in part.batches]):
+    for batch, predictions in maker.make(missing):
         part = part_of[batch.index]
         found = waiting[part.number]
         found.update(zip(batch.samples, predictions, strict=True))
         if len(found) == len(part.samples):
             done[part.number] = tuple(found[index] for index in part.samples)
-            _write(part, to_jsonl(done[part.number]), shelf, output)
+            made_by[part.number] = maker.describe()
+            _write(part, to_jsonl(done[part.number]), made_by[part.number], shelf, output)
             del waiting[part.number]
         counts.add(batch)
         report(counts.progress())
@@ -162,11 +167,12 @@ def write_parts(
     return Written(
         predictions=[prediction for part in parts for prediction in done[part.number]],
         reused={part.name: kept[part.number].execution for part in parts if part.number in kept},
+        made_alike=all(each == made_by[parts[0].number] for each in made_by.values()),
     )
 
 
-def _write(part: Part, body: bytes, shelf: Shelf | None, output: Path) -> None:
-    beside = {} if shelf is None else shelf.keep(part, body)
+def _write(part: Part, body: bytes, made_by: Mapping[str, Any], shelf: Shelf | None, output: Path) -> None:
+    beside = {} if shelf is None else shelf.keep(part, body, made_by)
     with typed_os_errors(str(output)):
         for name, content in {part.name: body, **beside}.items():
             (output / name).write_bytes(content)

@@ -82,12 +82,12 @@ def run_generate(
         output=output,
         texts_may_differ=bool(written.reused)
         and job.eval.precision is not Precision.FLOAT32
-        and (maker.name == Engine.PACKED or _has_halved(written.predictions)),
+        and (not written.made_alike or _has_halved(written.predictions)),
     )
 
 
 def _has_halved(predictions: Sequence[Prediction]) -> bool:
-    """Whether a batch did not fit: undisturbed, later ones would have been halved without a try, and now are tried."""
+    """Whether something did not fit: undisturbed, what follows would have been halved at once, and now is tried."""
     return any(prediction.batch_halvings for prediction in predictions)
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tandem.errors import BadData
 from tandem.evaluate.parts import Kept, Part
@@ -52,6 +52,8 @@ class PartHeader(Record):
     size: int
     """Of the part, in bytes."""
     sha256: str
+    made_by: dict[str, Any] = Field(default_factory=dict)
+    """What its maker said of itself when it was whole: known only then, and no reason to leave the part alone."""
 
 
 @dataclass(kw_only=True)
@@ -86,14 +88,14 @@ class StoreShelf:
                     found[part.number] = kept
         return found
 
-    def keep(self, part: Part, body: bytes) -> dict[str, bytes]:
+    def keep(self, part: Part, body: bytes, made_by: Mapping[str, Any]) -> dict[str, bytes]:
         """See `parts.Shelf`; the part is in the store before its header is."""
         if not self._headed:
             self._put(PARTS, self.header)
             self._headed = True
         digest = digest_of(body)
         batches = tuple(batch.index for batch in part.batches)
-        header = PartHeader(batches=batches, size=digest.size, sha256=digest.sha256)
+        header = PartHeader(batches=batches, size=digest.size, sha256=digest.sha256, made_by=dict(made_by))
         described = header.model_dump_json().encode() + b"\n"
         self._put(part.name, body)
         self._put(_header_name(part), described)
@@ -144,7 +146,7 @@ class StoreShelf:
                 and header.batches == tuple(batch.index for batch in part.batches)
                 and [_sample_of(each) for each in predictions] == [samples[index] for index in part.samples]
             ):
-                return Kept(body=body, predictions=tuple(predictions), execution=execution)
+                return Kept(body=body, predictions=tuple(predictions), execution=execution, made_by=header.made_by)
         self.say(f"{part.name} of {execution} is not used: it is damaged or of other samples; it is generated again")
         return None
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tandem.evaluate.decode import decode_greedily
 from tandem.evaluate.fast import schedule
 from tandem.evaluate.fast.cache import count_pages
-from tandem.evaluate.fast.engine import Engine, prepare_engine
+from tandem.evaluate.fast.engine import Engine, prepare_engine, round_room
 from tandem.evaluate.fast.forced import force_packed, force_plain
 from tandem.evaluate.fast.prefill import Prompt
 from tandem.evaluate.fast.schedule import Request
@@ -42,20 +42,19 @@ def make_prompts(network: Any, *, seed: int, longest: int = 150) -> list[Prompt]
     return prompts
 
 
-def make_engine(network: Any, prompts: Sequence[Prompt], *, stops: frozenset[int], new: int, texts: int = 64) -> Engine:
+def make_engine(network: Any, prompts: Sequence[Prompt], *, stops: frozenset[int], new: int) -> Engine:
     return prepare_engine(
         network,
         [len(prompt.ids) for prompt in prompts],
         stop_ids=stops,
         most_new_tokens=new,
         tile_size=56,
-        texts=texts,
     )
 
 
 def generate(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
     requests = [Request(index=index, prompt_tokens=len(prompt.ids)) for index, prompt in enumerate(prompts)]
-    found = dict(engine.generate(requests, lambda index: prompts[index], loaders=2))
+    found = dict(engine.generate([requests], lambda index: prompts[index], loaders=2))
     return [found[index] for index in range(len(prompts))]
 
 
@@ -77,14 +76,15 @@ def draw_stops(network: Any, seed: int) -> frozenset[int]:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("slots", [1, 3, 64])
 def test_it_says_what_plain_generation_says_however_few_slots_there_are(
-    tiny_model: Path, seed: int, slots: int
+    tiny_model: Path, seed: int, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A twelfth of the vocabulary ends a text, so that slots become free at different times."""
+    monkeypatch.setattr("tandem.evaluate.fast.engine.MOST_SLOTS", slots)
     network = load(tiny_model)
     prompts = make_prompts(network, seed=seed)
     stops = draw_stops(network, seed)
     plain = generate_plainly(network, prompts, stops=stops, new=40)
-    assert generate(make_engine(network, prompts, stops=stops, new=40, texts=slots), prompts) == plain
+    assert generate(make_engine(network, prompts, stops=stops, new=40), prompts) == plain
     assert len({len(text) for text in plain}) > 3
 
 
@@ -133,6 +133,12 @@ def test_a_small_cache_makes_texts_wait_and_changes_none(tiny_model: Path, monke
     assert generate(tight, prompts) == texts
 
 
+@pytest.mark.parametrize("pages", [0, 1, 63, 64, 1000, 123_456])
+def test_room_that_differs_by_little_gives_the_same_budget_and_little_is_left_unused(pages: int) -> None:
+    assert pages - pages // 32 <= round_room(pages) <= pages
+    assert round_room(round_room(pages) + pages // 100) == round_room(pages)
+
+
 def test_a_request_that_the_cache_can_never_hold_is_refused(tiny_model: Path) -> None:
     network = load(tiny_model)
     prompts = make_prompts(network, seed=3)
@@ -159,7 +165,7 @@ def test_what_goes_wrong_while_loading_comes_out(tiny_model: Path) -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        list(engine.generate([Request(index=0, prompt_tokens=len(prompts[0].ids))], fail, loaders=1))
+        list(engine.generate([[Request(index=0, prompt_tokens=len(prompts[0].ids))]], fail, loaders=1))
 
 
 def test_one_new_token_is_one(tiny_model: Path) -> None:
@@ -173,7 +179,8 @@ def test_waiting_texts_enter_while_others_grow(tiny_model: Path, monkeypatch: py
     network = load(tiny_model)
     prompts = make_prompts(network, seed=1)
     monkeypatch.setattr(schedule, "STEPS_BETWEEN", 2)
-    engine = make_engine(network, prompts, stops=draw_stops(network, 1), new=40, texts=3)
+    monkeypatch.setattr("tandem.evaluate.fast.engine.MOST_SLOTS", 3)
+    engine = make_engine(network, prompts, stops=draw_stops(network, 1), new=40)
     read: list[tuple[int, int]] = []
     whole = type(engine).read
 

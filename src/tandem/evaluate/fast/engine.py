@@ -80,10 +80,10 @@ class Engine:
 
     @torch.inference_mode()
     def generate(
-        self, requests: Sequence[Request], load: Callable[[int], Prompt], *, loaders: int
+        self, groups: Sequence[Sequence[Request]], load: Callable[[int], Prompt], *, loaders: int
     ) -> Iterator[tuple[int, list[int]]]:
         """Texts with their requests' indexes, as they finish; see `schedule.generate_texts`."""
-        yield from generate_texts(self, requests, load, most_new_tokens=self.state.most_new_tokens, loaders=loaders)
+        yield from generate_texts(self, groups, load, most_new_tokens=self.state.most_new_tokens, loaders=loaders)
 
     def read(self, prompts: Sequence[Prompt], slots: Sequence[int], pages: Sequence[Sequence[int]]) -> None:
         """Read prompts and start their texts in free slots."""
@@ -124,15 +124,14 @@ def prepare_engine(
     most_new_tokens: int,
     tile_size: int,
     options: Options | None = None,
-    texts: int | None = None,
     halvings: int = 0,
 ) -> Engine:
     """Make an engine for prompts of these lengths (tokens, at least one), on the network's device.
 
-    network has no obstacle (`weights.find_obstacle`) and keeps computing what it did. options None: compiled and
-    captured on a GPU, neither on CPU. texts is how many the whole evaluation has, if this is a part of it: the number
-    of slots follows it, so that parts say what the whole would. halvings is how often rows and cache were too large and
-    are now halved. Raises torch.OutOfMemoryError if the device's memory does not hold the longest prompt.
+    The lengths are the whole evaluation's, even if only a part of it is to be generated: the budget follows from them,
+    and is the same for any part. network has no obstacle (`weights.find_obstacle`) and keeps computing what it did.
+    options None: compiled and captured on a GPU, neither on CPU. halvings is how often rows and cache were too large
+    and are now halved. Raises torch.OutOfMemoryError if the device's memory does not hold the longest prompt.
     """
     longest = max(prompt_tokens)
     gpu = network.device.type == "cuda"
@@ -145,12 +144,12 @@ def prepare_engine(
             _compile_vision(network)
         prefill = Prefill(network=network, decoder=decoder, code=rows)
         layers, shape = len(decoder.layers), decoder.shape
-        slots = min(MOST_SLOTS, len(prompt_tokens) if texts is None else texts)
+        slots = min(MOST_SLOTS, len(prompt_tokens))
         needed = sorted((count_pages(tokens + most_new_tokens) for tokens in prompt_tokens), reverse=True)
         row_tokens, spare = _measure_row(prefill, longest=longest, tile_size=tile_size)
         row_tokens = max(longest, row_tokens >> halvings)
         page_bytes = PAGE * count_token_bytes(layers=layers, shape=shape, like=decoder.embedding)
-        room = sum(needed) if spare is None else max(needed[0], spare // page_bytes)
+        room = sum(needed) if spare is None else max(needed[0], round_room(spare // page_bytes))
         pages = max(needed[0], min(room, sum(needed[:slots])) >> halvings)
         cache = make_cache(pages, layers=layers, shape=shape, like=decoder.embedding)
         state = make_slots(
@@ -172,6 +171,12 @@ def prepare_engine(
     return Engine(
         decoder=decoder, prefill=prefill, cache=cache, state=state, step=step, run_step=run_step, budget=budget
     )
+
+
+def round_room(pages: int) -> int:
+    """At most a 32nd less: free memory varies by some megabytes between two attempts, and budgets should not."""
+    step = 1 << max(0, pages.bit_length() - 6)
+    return pages // step * step
 
 
 def _measure_row(prefill: Prefill, *, longest: int, tile_size: int) -> tuple[int, int | None]:

@@ -1,11 +1,12 @@
-"""Who is generated when: waiting samples take the slots and pages of those that have finished."""
+"""Who is generated when: waiting samples take the slots and pages of those that have finished, group by group."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 from tandem.evaluate.fast.cache import FreePages, count_pages
@@ -62,57 +63,67 @@ class _Running:
 
 def generate_texts(
     machine: Machine,
-    requests: Sequence[Request],
+    groups: Sequence[Sequence[Request]],
     load: Callable[[int], Prompt],
     *,
     most_new_tokens: int,
     loaders: int,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Texts (token ids) with their requests' indexes, as they finish; requests start in the order given.
+    """Texts (token ids) with their requests' indexes, as they finish; groups and their requests start in this order.
 
-    load makes a request's prompt; it runs in threads, ahead of need, and its exceptions come out here.
-    Raises ValueError for a request that the cache could never hold.
+    A group starts when the one before has finished: with which others a text grows, and where, does not depend on
+    other groups. load makes a request's prompt; it runs in threads, ahead of need even of the next group's, and its
+    exceptions come out here. Raises ValueError for a request that the cache could never hold.
     """
+    most = machine.pages - 1
+    for request in chain.from_iterable(groups):
+        if count_pages(request.prompt_tokens + most_new_tokens) > most:
+            raise ValueError(f"request {request.index} needs more pages than the cache's {most}")
+    with _Loading(load, chain.from_iterable(groups), threads=loaders) as loading:
+        for group in groups:
+            yield from _generate_group(machine, group, loading, most_new_tokens=most_new_tokens)
+
+
+def _generate_group(
+    machine: Machine, requests: Sequence[Request], loading: _Loading, *, most_new_tokens: int
+) -> Iterator[tuple[int, list[int]]]:
+    """The texts of a group, on a machine that is empty before and after."""
     free = FreePages(machine.pages)
-    for request in requests:
-        if count_pages(request.prompt_tokens + most_new_tokens) > len(free):
-            raise ValueError(f"request {request.index} needs more pages than the cache's {len(free)}")
     waiting = deque(requests)
     running: dict[int, _Running] = {}
     idle = list(range(machine.slots - 1, -1, -1))
-    with _Loading(load, requests, threads=loaders) as loading:
-        while waiting or running:
-            admitted: list[tuple[int, _Running]] = []
-            while waiting and idle:
-                needed = count_pages(waiting[0].prompt_tokens + most_new_tokens)
-                if needed > len(free):
-                    break
-                admitted.append((idle.pop(), _Running(request=waiting.popleft(), pages=free.take(needed))))
-            lengths = [each.request.prompt_tokens for _, each in admitted]
-            for row in pack_prompts(lengths, row_tokens=machine.row_tokens):
-                chosen = [admitted[place] for place in row]
-                machine.read(
-                    [loading.next() for _ in chosen],
-                    [slot for slot, _ in chosen],
-                    [each.pages for _, each in chosen],
-                )
-            running.update(admitted)
-            machine.advance(min(STEPS_BETWEEN, most_new_tokens))
-            active, counts = machine.look()
-            ended = [slot for slot in running if not active[slot]]
-            texts = machine.take(ended, [counts[slot] for slot in ended])
-            for slot, text in zip(ended, texts, strict=True):
-                finished = running.pop(slot)
-                free.give(finished.pages)
-                idle.append(slot)
-                yield finished.request.index, text
-            idle.sort(reverse=True)
+    while waiting or running:
+        admitted: list[tuple[int, _Running]] = []
+        while waiting and idle:
+            needed = count_pages(waiting[0].prompt_tokens + most_new_tokens)
+            if needed > len(free):
+                break
+            admitted.append((idle.pop(), _Running(request=waiting.popleft(), pages=free.take(needed))))
+        lengths = [each.request.prompt_tokens for _, each in admitted]
+        for row in pack_prompts(lengths, row_tokens=machine.row_tokens):
+            chosen = [admitted[place] for place in row]
+            machine.read(
+                [loading.next() for _ in chosen],
+                [slot for slot, _ in chosen],
+                [each.pages for _, each in chosen],
+            )
+        running.update(admitted)
+        machine.advance(min(STEPS_BETWEEN, most_new_tokens))
+        active, counts = machine.look()
+        ended = [slot for slot in running if not active[slot]]
+        texts = machine.take(ended, [counts[slot] for slot in ended])
+        for slot, text in zip(ended, texts, strict=True):
+            finished = running.pop(slot)
+            free.give(finished.pages)
+            idle.append(slot)
+            yield finished.request.index, text
+        idle.sort(reverse=True)
 
 
 class _Loading:
     """Prompts in the requests' order, loaded by threads a bounded number ahead."""
 
-    def __init__(self, load: Callable[[int], Prompt], requests: Sequence[Request], *, threads: int) -> None:
+    def __init__(self, load: Callable[[int], Prompt], requests: Iterable[Request], *, threads: int) -> None:
         self._load = load
         self._left = iter(requests)
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="prompt")
