@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from tandem.model.compilation import read_compilation
 from tandem.model.internvl import IGNORED, make_trainable
 from tandem.model.speed import Speed, make_fast, set_checkpointing
 from tandem.spec.train import LoraSpec, TrainSpec
@@ -323,6 +324,7 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         torch.compiler.reset()
+        compiled_before = read_compilation()
         began = time.perf_counter()
         model = build_base(self.geometry, dtype=self.dtype, device=self.device)
         run = self._train_as_original if variant.speed is None else self._train
@@ -341,6 +343,7 @@ class Bench:
             "first_step_seconds": watch.times[0] - self._started,
             "build_seconds": self._started - began,
             "samples_per_step": samples,
+            "compile": asdict(read_compilation().since(compiled_before)),
             "losses": watch.losses,
         }
 

@@ -55,6 +55,7 @@ def test_the_training_benchmark_measures_each_way_against_the_baseline() -> None
         )
         assert measured["samples_per_second"] > 0
         assert measured["tokens_per_second"] > measured["samples_per_second"]
+        assert measured["compile"] == {"seconds": 0.0, "graphs": 0, "recompilations": 0}
     assert abs(variants["packed attention"]["losses"][0] - variants["+ fused LoRA"]["losses"][0]) < 1e-4
     # The same samples; but the baseline takes a mean for each micro-batch.
     assert abs(variants["packed attention"]["losses"][0] - variants["baseline"]["losses"][0]) < 1e-2

@@ -91,6 +91,9 @@ def test_the_record_names_the_checkpoint_with_the_lowest_validation_loss(plain: 
     assert record["checkpoints"]["steps"] == [2, 4]
     assert record["samples"]["used"] == 14
     assert record["memory"] == {"packed_tokens": 320, "gradient_checkpointing": False, "tried": []}
+    assert record["compile"] == {"seconds": 0.0, "graphs": 0, "recompilations": 0}
+    assert record["ways"]["not_taken"] == []
+    assert record["ways"]["chosen"]["fused_lora"] is False
 
 
 @pytest.mark.parametrize("where", ["adapter", "checkpoints/step-000004"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tandem.errors import BadData, Fault, Stopped
 from tandem.model.card import AdapterCard
+from tandem.model.compilation import read_compilation
 from tandem.model.environment import describe_environment
 from tandem.model.loading import load_base
 from tandem.store import Store
@@ -26,7 +27,7 @@ from tandem.train.metrics import METRICS, Display, MetricsFile, Throughput, meas
 from tandem.train.ranks import Ranks
 from tandem.train.record import describe_result
 from tandem.train.restoring import Restored, restore_newest
-from tandem.train.speed import choose_speed
+from tandem.train.speed import choose_speed, decide_ways
 from tandem.train.steps import LoadedStep, Loading, StepLoader, StepSource
 from tandem.train.watchdog import Watchdog
 
@@ -114,9 +115,7 @@ class Attempt:
 
         from tandem.model.speed import make_fast
 
-        train = self.job.train
-        self.speed = choose_speed(train, cuda=torch.cuda.is_available())
-        for note in make_fast(base, self.speed):
+        for note in make_fast(base, choose_speed(self.job.train, cuda=torch.cuda.is_available())):
             logger.warning("%s", note)
             self.notes.append(note)
 
@@ -271,6 +270,8 @@ class Attempt:
         self.ranks.wait()
 
     def _save_result(self) -> None:
+        import torch
+
         if self.restored is not None and self._first_step == self.steps:
             restore_adapter(self.model, self.restored.folder)
         folder = self.job.output / "adapter"
@@ -287,6 +288,9 @@ class Attempt:
             resumed_from=None if self.restored is None else self.restored.source,
             timings=self.timings,
             memory=self.memory,
+            ways=decide_ways(self.train, cuda=torch.cuda.is_available()),
+            notes=self.notes,
+            compilation=read_compilation(),
         )
         self._write_json("train.json", record)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from tandem.model.compilation import Compilation
 from tandem.spec import TrainSpec
 from tandem.train.checkpoints import Measurement, checkpoint_name
 from tandem.train.corpus import Corpus
@@ -23,9 +25,13 @@ def describe_result(
     resumed_from: str | None,
     timings: Mapping[str, float],
     memory: Memory,
+    ways: Mapping[str, bool],
+    notes: Sequence[str],
+    compilation: Compilation,
 ) -> dict[str, Any]:
-    """Counts, samples left out, checkpoints, timings (seconds) and what fitted into memory, ready for JSON.
+    """Counts, samples left out, checkpoints, timings (seconds), what fitted into memory, and how it was made fast.
 
+    Ready for JSON. ways is which were chosen, notes why some of them could not be taken.
     The best checkpoint is the one with the lowest validation loss of those that were measured, the earliest of
     equals; null without a validation set.
     """
@@ -54,4 +60,6 @@ def describe_result(
         "resumed_from": resumed_from,
         "timings": dict(timings),
         "memory": memory.model_dump(),
+        "ways": {"chosen": dict(ways), "not_taken": list(notes)},
+        "compile": asdict(compilation),
     }
