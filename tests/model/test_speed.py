@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +46,20 @@ def build(folder: Path, speed: Speed, *, checkpointed: bool = False, **lora: Any
     return adapted.train()
 
 
-def make_batch(image_token: int, *, seed: int = 0) -> dict[str, torch.Tensor]:
+def make_batch(image_token: int, *, seed: int = 0, lengths: Sequence[int] = (25, 20, 15)) -> dict[str, torch.Tensor]:
+    """Packed samples of one tile each, the first ten tokens of each the question."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, 200, (1, 60), generator=generator)
+    ids = torch.randint(0, 200, (1, sum(lengths)), generator=generator)
     labels = ids.clone()
-    labels[0, :10] = labels[0, 30:38] = -100
-    ids[0, 3:7] = ids[0, 33:37] = image_token
+    for end, length in zip(accumulate(lengths), lengths, strict=True):
+        start = end - length
+        ids[0, start + 3 : start + 7] = image_token
+        labels[0, start : start + 10] = -100
     return {
         "input_ids": ids,
         "labels": labels,
-        "sequence_lengths": torch.tensor([25, 20, 15]),
-        "pixel_values": torch.randn((2, 3, 56, 56), generator=generator),
+        "sequence_lengths": torch.tensor(lengths),
+        "pixel_values": torch.randn((len(lengths), 3, 56, 56), generator=generator),
     }
 
 
@@ -81,6 +87,30 @@ def test_fifty_steps_have_the_losses_of_the_plain_way(folder: Path, plain_losses
     losses = train(build(folder, WAYS[way]), steps=50)
     assert plain_losses[-1] < plain_losses[0] - 0.5
     assert losses == pytest.approx(plain_losses, abs=1e-4)
+
+
+@pytest.fixture
+def compiling() -> Iterator[None]:
+    """torch.compile up to its last step, code in C++: not every machine has a compiler for that."""
+    with torch.compiler.set_stance("default", force_backend="aot_eager"):
+        yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("compiling")
+def test_compiled_layers_compute_the_same_and_are_compiled_for_the_first_length_alone(folder: Path) -> None:
+    plain, compiled = build(folder, Speed()), build(folder, replace(WAYS["all but compiled"], compiled=True))
+    image_token = plain.base_model.model.config.image_token_id
+    for number, lengths in enumerate([(25, 20), (12, 31, 22, 40), (50, 17, 11)]):
+        batch = make_batch(image_token, seed=number, lengths=lengths)
+        with torch._dynamo.config.patch(error_on_recompile=number > 0):
+            ours = compiled(**batch, normaliser=40.0).loss
+        theirs = plain(**batch, normaliser=40.0).loss
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        slopes, expected = (
+            torch.autograd.grad(loss, trainable_weights(model)) for loss, model in ((ours, compiled), (theirs, plain))
+        )
+        torch.testing.assert_close(slopes, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_checkpointing_changes_nothing_even_with_dropout(folder: Path) -> None:
