@@ -127,22 +127,30 @@ class Kill:
     draw: float
     """0 to 1: which of the processes there are then."""
     since: float | None = None
+    begun: bool = False
+    """Whether the stage was seen at work by this command."""
 
     def is_due(self, command: Command) -> bool:
         """See Trial."""
         if self.since is None:
             begun = any(stage.startswith(self.stage) for stage in command.executions)
+            self.begun = self.begun or begun
             share = max((done for stage, done in command.progress.items() if stage.startswith(self.stage)), default=0.0)
             if begun and share >= self.share:
                 self.since = time.monotonic()
         return self.since is not None and time.monotonic() >= self.since + self.seconds
 
     def begin(self) -> None:
-        """See Trial; where the moment was waited for in vain, it comes sooner now."""
+        """See Trial; where the moment was waited for in vain, it comes sooner now.
+
+        A stage that had nothing to report (of a base without markers nothing is judged) comes without any.
+        """
         if self.since is not None:
             self.seconds /= 4
             self.share /= 2
-        self.since = None
+        elif self.begun:
+            self.share = 0.0
+        self.since, self.begun = None, False
 
     def is_near(self, command: Command) -> bool:
         """See Trial."""
