@@ -16,13 +16,20 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tandem.evaluate.fast.attention import attend_each, attend_gathered, attend_packed, attend_paged
+from tandem.evaluate.fast.attention import (
+    attend_each,
+    attend_gathered,
+    attend_last,
+    attend_masked,
+    attend_packed,
+    attend_paged,
+)
 from tandem.evaluate.fast.cache import PAGE, count_pages
 from tandem.evaluate.fast.engine import Engine, Options, prepare_engine
 from tandem.evaluate.fast.forced import force_packed, force_plain
@@ -91,6 +98,7 @@ def main() -> None:
     parser.add_argument(
         "--groups", type=int, default=PackedTexts.least_samples, help="samples that are generated in one stream"
     )
+    parser.add_argument("--row-tokens", type=int, help="longer prompts are read in chunks; default: what is measured")
     parser.add_argument("--baseline", type=int, default=3, help="prompts that the baseline generates")
     parser.add_argument("--equal", type=int, default=4, help="prompts whose logits are compared")
     parser.add_argument("--equal-new", type=int, default=48, help="tokens of their texts")
@@ -304,7 +312,7 @@ class Timed:
 def time_packed(network: Any, prompts: Sequence[Prompt], options: Any, name: str) -> dict[str, Any]:
     """Our way: once as it is, once with reading and stepping timed apart."""
     started = time.perf_counter()
-    engine = make_engine(network, prompts, options.new, VARIANTS[name])
+    engine = make_engine(network, prompts, options.new, options, name)
     synchronise(options.device)
     prepared = time.perf_counter() - started
     lengths = draw_lengths(options)
@@ -350,17 +358,20 @@ def draw_lengths(options: Any) -> list[int]:
     return torch.randint(least, options.new + 1, (options.samples,), generator=drawn).tolist()
 
 
-def make_engine(network: Any, prompts: Sequence[Prompt], new: int, options: Options) -> Engine:
+def make_engine(network: Any, prompts: Sequence[Prompt], new: int, options: Any, name: str) -> Engine:
     for layer in network.model.vision_tower.encoder.layer:
         layer._compiled_call_impl = None  # another engine may have compiled it
-    return prepare_engine(
+    engine = prepare_engine(
         network,
         [len(prompt.ids) for prompt in prompts],
         stop_ids=frozenset(),
         most_new_tokens=new,
         tile_size=int(network.config.vision_config.image_size[0]),
-        options=options,
+        options=VARIANTS[name],
     )
+    if options.row_tokens is None:
+        return engine
+    return replace(engine, budget=replace(engine.budget, row_tokens=options.row_tokens))
 
 
 def compare(network: Any, prompts: Sequence[Prompt], options: Any) -> dict[str, Any]:
@@ -370,7 +381,7 @@ def compare(network: Any, prompts: Sequence[Prompt], options: Any) -> dict[str, 
     texts = [generate_plainly(network, prompt, new) for prompt in chosen]
     plain = [force_plain(network, prompt, text).float() for prompt, text in zip(chosen, texts, strict=True)]
     again = [force_in_steps(network, prompt, text).float() for prompt, text in zip(chosen, texts, strict=True)]
-    engine = make_engine(network, chosen, new, VARIANTS[options.variants[0]])
+    engine = make_engine(network, chosen, new, options, options.variants[0])
     packed = [logits.float() for logits in force_packed(engine, chosen, texts)]
     requests = [Request(index=index, prompt_tokens=len(prompt.ids)) for index, prompt in enumerate(chosen)]
     ours = dict(engine.generate([requests], chosen.__getitem__, loaders=4))
@@ -442,6 +453,9 @@ def compare_kernels(network: Any) -> dict[str, Any]:
         queries, keys, values = (each.to(device, dtype) for each in packed)
         expected = attend_each(queries.double(), keys.double(), values.double(), lengths)
         found[f"packed, {name}"] = measure_error(attend_packed(queries, keys, values, lengths, bounds), expected)
+        last, ends = queries[-1000:], (bounds.new_tensor([0, 1000]), bounds.new_tensor([0, len(keys)]))
+        expected = attend_masked(last.double(), keys.double(), values.double())
+        found[f"chunk, {name}"] = measure_error(attend_last(last, keys, values, ends), expected)
     return found
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tandem.evaluate.fast.prefill import Prompt
 
 MOST_HALVINGS = 6
-"""Of an engine's budget: then its rows and its cache hold one sample each (see MOST_SLOTS and ROW_TOKENS there)."""
+"""Of an engine's budget: then its cache holds one sample, its rows 256 tokens (see MOST_SLOTS and ROW_TOKENS there)."""
 
 
 def choose_engine(wanted: Engine, network: Any, *, device: str) -> Engine:

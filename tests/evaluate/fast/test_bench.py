@@ -13,7 +13,7 @@ def test_the_benchmark_runs_on_cpu_and_finds_both_ways_equal(tmp_path: Path) -> 
     output = tmp_path / "report.json"
     small = (
         "--geometry tiny --device cpu --samples 6 --tiles 1 4 --new 12 --least-new 3 --groups 4 --baseline 2"
-        " --equal-new 8"
+        " --equal-new 8 --row-tokens 50"
     )
     ended = subprocess.run(
         [

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tandem.evaluate.decode import decode_greedily
 from tandem.evaluate.fast import schedule
+from tandem.evaluate.fast.attention import attend_each, attend_last, attend_masked
 from tandem.evaluate.fast.cache import count_pages
 from tandem.evaluate.fast.engine import Engine, prepare_engine, round_room
 from tandem.evaluate.fast.forced import force_packed, force_plain
@@ -50,6 +54,11 @@ def make_engine(network: Any, prompts: Sequence[Prompt], *, stops: frozenset[int
         most_new_tokens=new,
         tile_size=56,
     )
+
+
+def shorten_rows(engine: Engine, row_tokens: int) -> Engine:
+    """The engine on the budget of a device with less memory."""
+    return replace(engine, budget=replace(engine.budget, row_tokens=row_tokens))
 
 
 def generate(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -130,6 +139,7 @@ def test_a_small_cache_makes_texts_wait_and_changes_none(tiny_model: Path, monke
     monkeypatch.setattr("tandem.evaluate.fast.engine._measure_row", lambda *_, **__: (100, 0))
     tight = make_engine(network, prompts, stops=stops, new=30)
     assert tight.pages == most + 1 < roomy.pages
+    assert tight.row_tokens == 100 < max(len(prompt.ids) for prompt in prompts)
     assert generate(tight, prompts) == texts
 
 
@@ -147,11 +157,12 @@ def test_a_request_that_the_cache_can_never_hold_is_refused(tiny_model: Path) ->
         generate(engine, [Prompt(ids=[1] * 2000, pixels=prompts[0].pixels)])
 
 
-def test_image_tokens_without_their_tiles_are_refused(tiny_model: Path) -> None:
+@pytest.mark.parametrize("row_tokens", [16_384, 7])
+def test_image_tokens_without_their_tiles_are_refused(tiny_model: Path, row_tokens: int) -> None:
     network = load(tiny_model)
     prompts = make_prompts(network, seed=3)
     wrong = Prompt(ids=prompts[1].ids, pixels=prompts[1].pixels[:1])
-    engine = make_engine(network, [wrong], stops=frozenset(), new=4)
+    engine = shorten_rows(make_engine(network, [wrong], stops=frozenset(), new=4), row_tokens)
     with pytest.raises(ValueError, match="8 image tokens for 1 x 4 features"):
         generate(engine, [wrong])
 
@@ -166,6 +177,62 @@ def test_what_goes_wrong_while_loading_comes_out(tiny_model: Path) -> None:
 
     with pytest.raises(OSError, match="gone"):
         list(engine.generate([[Request(index=0, prompt_tokens=len(prompts[0].ids))]], fail, loaders=1))
+
+
+@pytest.fixture(scope="module")
+def network(tiny_model: Path) -> Any:
+    return load(tiny_model)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_prompt_read_in_chunks_says_what_it_says_in_one_row(network: Any, data: st.DataObject) -> None:
+    image = network.config.image_token_id
+    ids: list[int] = []
+    for words in data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=6)):
+        ids.extend([*range(words), *[image] * IMAGE_TOKENS])
+    tiles = ids.count(image) // IMAGE_TOKENS
+    drawn = np.random.default_rng(len(ids))
+    prompt = Prompt(ids=ids, pixels=torch.from_numpy(drawn.integers(256, size=(tiles, 56, 56, 3), dtype=np.uint8)))
+    whole = make_engine(network, [prompt], stops=frozenset(), new=6)
+    chunked = shorten_rows(make_engine(network, [prompt], stops=frozenset(), new=6), data.draw(st.integers(1, 90)))
+    text = generate(whole, [prompt])[0]
+    assert generate(chunked, [prompt])[0] == text
+    one, other = (force_packed(engine, [prompt], [text])[0] for engine in (whole, chunked))
+    assert float((one - other).abs().max()) < 1e-5
+    assert float((whole.cache.keys - chunked.cache.keys).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("row_tokens", [16, 50, 100])
+def test_chunks_and_rows_side_by_side_change_no_text(
+    tiny_model: Path, tiny_adapter: Path, row_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem.evaluate.fast.engine.MOST_SLOTS", 3)
+    network = load(tiny_model, tiny_adapter)
+    prompts = make_prompts(network, seed=4)
+    stops = draw_stops(network, 4)
+    engine = make_engine(network, prompts, stops=stops, new=20)
+    short = shorten_rows(engine, row_tokens)
+    texts = generate(engine, prompts)
+    read: list[int] = []
+
+    def watch(queries: torch.Tensor, *others: Any) -> torch.Tensor:
+        read.append(len(queries))
+        return attend_last(queries, *others)
+
+    monkeypatch.setattr("tandem.evaluate.fast.prefill.attend_last", watch)
+    assert generate(short, prompts) == texts
+    assert row_tokens / 2 - 1 < min(read) <= max(read) <= row_tokens
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 9), (4, 9), (9, 9)])
+def test_a_prompts_last_tokens_attend_as_they_do_with_all_the_others(queries: int, keys: int) -> None:
+    drawn = torch.Generator().manual_seed(keys)
+    all_queries, all_keys, all_values = (torch.randn(keys, heads, 16, generator=drawn) for heads in (6, 2, 2))
+    whole = attend_each(all_queries, all_keys, all_values, [keys])
+    assert torch.allclose(
+        attend_masked(all_queries[keys - queries :], all_keys, all_values), whole[-queries:], atol=1e-6
+    )
 
 
 def test_one_new_token_is_one(tiny_model: Path) -> None:

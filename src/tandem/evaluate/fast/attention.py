@@ -21,7 +21,7 @@ def attend_packed(
     lengths sum to T; bounds (int32, [prompts + 1]) are their running sums on the device, from 0.
     """
     if queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16):
-        return _attend_varlen(queries, keys, values, bounds, max(lengths))
+        return _attend_varlen(queries, keys, values, (bounds, bounds), (max(lengths), max(lengths)))
     return attend_each(queries, keys, values, lengths)
 
 
@@ -40,6 +40,31 @@ def attend_each(
         )
         found.append(seen[0].transpose(0, 1))
     return torch.cat(found)
+
+
+def attend_last(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bounds: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """Causal attention of a prompt's last tokens: [n, heads, size] of queries, [m >= n, key heads, size] of all keys.
+
+    bounds are (0, n) and (0, m), int32 on the device.
+    """
+    if queries.is_cuda and queries.dtype in (torch.bfloat16, torch.float16):
+        return _attend_varlen(queries, keys, values, bounds, (queries.shape[0], keys.shape[0]))
+    return attend_masked(queries, keys, values)
+
+
+def attend_masked(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The reference: the last query sees all keys, the one before it all but one, and so on."""
+    group = queries.shape[1] // keys.shape[1]
+    mask = torch.ones((queries.shape[0], keys.shape[0]), dtype=torch.bool, device=queries.device)
+    seen = functional.scaled_dot_product_attention(
+        queries.transpose(0, 1).unsqueeze(0),
+        keys.repeat_interleave(group, dim=1).transpose(0, 1).unsqueeze(0),
+        values.repeat_interleave(group, dim=1).transpose(0, 1).unsqueeze(0),
+        attn_mask=mask.tril_(keys.shape[0] - queries.shape[0]),
+    )
+    return seen[0].transpose(0, 1)
 
 
 def attend_paged(
@@ -75,15 +100,20 @@ def attend_gathered(
 
 
 def _attend_varlen(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bounds: torch.Tensor, longest: int
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    bounds: tuple[torch.Tensor, torch.Tensor],
+    longest: tuple[int, int],
 ) -> torch.Tensor:
+    """Causal: bounds and longest are those of queries and of keys; the last query is at the place of the last key."""
     from torch.nn.attention.varlen import varlen_attn
 
     known = _read_varlen_parameters()
     options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     if "enable_gqa" in known:
         options["enable_gqa"] = True
-    found: Any = varlen_attn(queries, keys, values, bounds, bounds, longest, longest, **options)
+    found: Any = varlen_attn(queries, keys, values, *bounds, *longest, **options)
     return found  # type: ignore[no-any-return]
 
 

@@ -42,7 +42,7 @@ class Budget:
 
     slots: int
     row_tokens: int
-    """Prompt tokens read together; a longer prompt gets a row of its own."""
+    """Prompt tokens read together; a longer prompt is read in chunks."""
     cache_tokens: int
     """Prompt and new tokens of all texts that grow together."""
 
@@ -87,7 +87,8 @@ class Engine:
 
     def read(self, prompts: Sequence[Prompt], slots: Sequence[int], pages: Sequence[Sequence[int]]) -> None:
         """Read prompts and start their texts in free slots."""
-        self.start(slots, self.prefill(prompts, pages, self.cache), prompts, pages)
+        logits = self.prefill(prompts, pages, self.cache, row_tokens=self.row_tokens)
+        self.start(slots, logits, prompts, pages)
 
     def start(
         self, slots: Sequence[int], logits: torch.Tensor, prompts: Sequence[Prompt], pages: Sequence[Sequence[int]]
@@ -147,7 +148,7 @@ def prepare_engine(
         slots = min(MOST_SLOTS, len(prompt_tokens))
         needed = sorted((count_pages(tokens + most_new_tokens) for tokens in prompt_tokens), reverse=True)
         row_tokens, spare = _measure_row(prefill, longest=longest, tile_size=tile_size)
-        row_tokens = max(longest, row_tokens >> halvings)
+        row_tokens >>= halvings
         page_bytes = PAGE * count_token_bytes(layers=layers, shape=shape, like=decoder.embedding)
         room = sum(needed) if spare is None else max(needed[0], round_room(spare // page_bytes))
         pages = max(needed[0], min(room, sum(needed[:slots])) >> halvings)
@@ -182,26 +183,32 @@ def round_room(pages: int) -> int:
 def _measure_row(prefill: Prefill, *, longest: int, tile_size: int) -> tuple[int, int | None]:
     """The most prompt tokens that can be read together, and the bytes then left for the cache (None: no limit).
 
-    Reads one row of that many tokens, half of them of images, in as many prompts as it takes.
+    Reads one row of that many tokens, nearly all of images, in as many prompts as it takes, and the longest prompt in
+    chunks if it is longer: its last chunk has as many keys.
     """
     decoder = prefill.decoder
     device = decoder.embedding.device
     if device.type != "cuda":
-        return max(ROW_TOKENS, longest), None
+        return ROW_TOKENS, None
     scratch = make_cache(0, layers=len(decoder.layers), shape=decoder.shape, like=decoder.embedding)
-    row_tokens = max(ROW_TOKENS, longest)
+    row_tokens = ROW_TOKENS
     while True:
-        prompts = _invent_prompts(prefill.network, row_tokens, longest=longest, tile_size=tile_size)
+        lengths = [[min(longest, row_tokens - start) for start in range(0, row_tokens, longest)]]
+        if longest > row_tokens:
+            lengths.append([longest])
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         try:
-            prefill(prompts, [[WASTE] * count_pages(len(prompt.ids)) for prompt in prompts], scratch)
+            for row in lengths:
+                prompts = [_invent_prompt(prefill.network, length, tile_size=tile_size) for length in row]
+                pages = [[WASTE] * count_pages(length) for length in row]
+                prefill(prompts, pages, scratch, row_tokens=row_tokens)
             torch.cuda.synchronize(device)
             break
         except torch.OutOfMemoryError:
-            if row_tokens <= max(longest, LEAST_ROW_TOKENS):
+            if row_tokens <= LEAST_ROW_TOKENS:
                 raise
-        row_tokens = max(longest, LEAST_ROW_TOKENS, row_tokens // 2)
+        row_tokens //= 2
         release_memory()
     used = torch.cuda.max_memory_allocated(device) - before
     release_memory()
@@ -209,16 +216,11 @@ def _measure_row(prefill: Prefill, *, longest: int, tile_size: int) -> tuple[int
     return row_tokens, int(free - used - SPARED * total)
 
 
-def _invent_prompts(network: Any, row_tokens: int, *, longest: int, tile_size: int) -> list[Prompt]:
-    image = network.config.image_token_id
+def _invent_prompt(network: Any, length: int, *, tile_size: int) -> Prompt:
     per_tile = int(network.config.image_seq_length)
-    whole, rest = divmod(row_tokens, longest)
-    prompts = []
-    for length in [longest] * whole + ([rest] if rest > 1 else []):
-        tiles = length // per_tile
-        ids = [image] * (tiles * per_tile) + [0] * (length - tiles * per_tile)
-        prompts.append(Prompt(ids=ids, pixels=torch.zeros((tiles, tile_size, tile_size, 3), dtype=torch.uint8)))
-    return prompts
+    tiles = length // per_tile
+    ids = [network.config.image_token_id] * (tiles * per_tile) + [0] * (length - tiles * per_tile)
+    return Prompt(ids=ids, pixels=torch.zeros((tiles, tile_size, tile_size, 3), dtype=torch.uint8))
 
 
 def _compile_vision(network: Any) -> None:

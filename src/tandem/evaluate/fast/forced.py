@@ -27,8 +27,9 @@ def force_packed(engine: Engine, prompts: Sequence[Prompt], texts: Sequence[Sequ
     first: list[torch.Tensor] = []
     for row in pack_prompts([len(prompt.ids) for prompt in prompts], row_tokens=engine.row_tokens):
         chosen = [prompts[place] for place in row]
-        logits = engine.prefill(chosen, [held[place] for place in row], engine.cache)
-        engine.start(row, logits, chosen, [held[place] for place in row])
+        pages = [held[place] for place in row]
+        logits = engine.prefill(chosen, pages, engine.cache, row_tokens=engine.row_tokens)
+        engine.start(row, logits, chosen, pages)
         first.extend(logits)
     found = [[each] for each in first]
     forced = torch.tensor([list(text) for text in texts], device=engine.state.tokens.device)
