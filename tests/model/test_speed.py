@@ -113,6 +113,30 @@ def test_compiled_layers_compute_the_same_and_are_compiled_for_the_first_length_
         torch.testing.assert_close(slopes, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("way", [Speed(labels_only=False), Speed(labels_only=False, fused_loss=True)])
+def test_logits_at_every_position_change_neither_the_loss_nor_a_gradient(folder: Path, way: Speed) -> None:
+    models = [build(folder, Speed()), build(folder, way)]
+    batch = make_batch(models[0].base_model.model.config.image_token_id)
+    padded = {name: tensor for name, tensor in batch.items() if name != "sequence_lengths"}
+    for given in (batch, padded | {"attention_mask": torch.ones_like(batch["input_ids"])}):
+        losses = [model(**given).loss for model in models]
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-6)
+        for model, loss in zip(models, losses, strict=True):
+            model.zero_grad()
+            loss.backward()
+        for one, other in zip(*(trainable_weights(model) for model in models), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_logits_at_every_position_are_as_many_as_positions(folder: Path) -> None:
+    model = build(folder, Speed(labels_only=False))
+    seen: list[int] = []
+    head = model.get_base_model().lm_head
+    head.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    model(**make_batch(model.base_model.model.config.image_token_id))
+    assert seen == [59]
+
+
 def test_checkpointing_changes_nothing_even_with_dropout(folder: Path) -> None:
     kept = build(folder, WAYS["all but compiled"], dropout=0.2)
     torch.manual_seed(7)

@@ -143,6 +143,24 @@ def test_packing_needs_no_division_but_room_for_the_longest_sample_and_a_sample_
     assert "spec.train.batch.globalSize: 5 is less than ranks (8)" in text
 
 
+def test_the_ways_of_packed_micro_batches_are_refused_without_them_and_those_of_any_are_not() -> None:
+    padded = {**TRAINING, "batch": {"globalSize": 64}}
+    speed = {"labelsOnly": True, "fusedOptimizer": True, "fusedLora": True, "compiled": True, "fusedLoss": False}
+    found = faults(run_file(train={**padded, "speed": speed}))
+    assert [fault.split(": ")[1:3] for fault in found] == [
+        ["spec.train.speed.fusedLora", "is for packed micro-batches only. Set batch.packedTokens, or remove this."],
+        ["spec.train.speed.compiled", "is for packed micro-batches only. Set batch.packedTokens, or remove this."],
+    ]
+    parse(run_file(train={**padded, "speed": {"labelsOnly": False, "fusedOptimizer": False}}))
+
+
+def test_a_loss_that_makes_logits_only_at_labels_is_refused_where_they_are_wanted_everywhere() -> None:
+    packed = {**TRAINING, "batch": {"globalSize": 64, "packedTokens": 8192}}
+    parse(run_file(train={**packed, "speed": {"labelsOnly": False}}))
+    (fault,) = faults(run_file(train={**packed, "speed": {"labelsOnly": False, "fusedLoss": True}}))
+    assert "spec.train.speed.fusedLoss: makes logits only at labels, which labelsOnly turns off" in fault
+
+
 def test_a_language_model_as_judge_needs_an_address_and_a_name() -> None:
     found = faults(run_file(evals=[{**EVALUATION, "judge": {"kind": "openai"}}]))
     assert [fault.split(": ")[1:3] for fault in found] == [

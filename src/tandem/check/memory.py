@@ -72,11 +72,12 @@ def estimate_training(info: ModelInfo, train: TrainSpec, *, tokens: int, labelle
         activations = tokens * (2 * layer + info.text_layers * info.text_hidden_size * value)
     else:
         activations = tokens * info.text_layers * layer
+    predicted = labelled if decide_ways(train, cuda=True)["labels_only"] else tokens
     return MemoryEstimate(
         weights=info.parameters * value,
         adapter=parameters * BYTES[train.lora.dtype] + count_training_bytes(parameters, train),
         activations=activations,
-        logits=min(labelled * info.vocab_size, LOGITS_AT_ONCE) * (2 * _FLOAT32 + value),
+        logits=min(predicted * info.vocab_size, LOGITS_AT_ONCE) * (2 * _FLOAT32 + value),
         sure=not fused or _is_fused_as_measured(info, train),
     )
 

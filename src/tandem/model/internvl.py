@@ -37,6 +37,8 @@ class Faster:
 
     decode: Decoder | None = None
     sum_losses: Callable[[nn.Linear, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    labels_only: bool = True
+    """Logits and loss only where there is a label; False: at every position, with the same loss."""
 
 
 def _add_parameters(function: Callable[..., Any], *names: str) -> inspect.Signature:
@@ -86,9 +88,10 @@ class TrainableInternVL(InternVLForConditionalGeneration):  # type: ignore[no-un
             raise ValueError("a loss needs input_ids")
         chosen = find_labelled(labels, sequence_lengths)
         hidden = self._encode(input_ids, others.get("pixel_values"), others.get("attention_mask"), sequence_lengths)
-        predicting, targets = select_labelled(hidden, labels, chosen)
+        select = select_labelled if self.faster.labels_only else select_all
+        predicting, targets = select(hidden, labels, chosen)
         total = (self.faster.sum_losses or sum_token_losses)(self.lm_head, predicting, targets)
-        divisor = float(max(1, targets.numel())) if normaliser is None else normaliser
+        divisor = float(max(1, int(chosen.sum()))) if normaliser is None else normaliser
         return InternVLCausalLMOutputWithPast(loss=total / divisor)
 
     # generate() reads the names of forward's parameters to decide what to pass: it must still see the parent's.
@@ -195,10 +198,16 @@ def select_labelled(
     return hidden.flatten(0, 1).index_select(0, places), send(targets, hidden.device)
 
 
+def select_all(hidden: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All hidden states that could predict a label [N, hidden], and those labels [N], IGNORED where none is wanted."""
+    targets = labels[:, 1:].masked_fill(~wanted, IGNORED)
+    return hidden[:, :-1].flatten(0, 1), send(targets.flatten(), hidden.device)
+
+
 def sum_token_losses(
     head: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor, *, logits_at_once: int = LOGITS_AT_ONCE
 ) -> torch.Tensor:
-    """Sum in fp32 of the cross-entropies of hidden [N, hidden] against targets [N].
+    """Sum in fp32 of the cross-entropies of hidden [N, hidden] against targets [N], IGNORED ones left out.
 
     Logits are made for as many positions at a time as logits_at_once allows, and made again for the gradient, so
     that memory grows neither with the number of labels nor with the vocabulary.
@@ -206,7 +215,7 @@ def sum_token_losses(
     rows = max(1, logits_at_once // head.out_features)
 
     def chunk_loss(states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(head(states).float(), labels, reduction="sum")
+        return functional.cross_entropy(head(states).float(), labels, reduction="sum", ignore_index=IGNORED)
 
     if targets.numel() <= rows:
         return chunk_loss(hidden, targets)

@@ -36,6 +36,8 @@ class Speed:
     """Loss and its gradient in one go, each logit made once."""
     compiled: bool = False
     """Layers of both towers through torch.compile."""
+    labels_only: bool = True
+    """Logits and loss only where there is a label; without it there is no fused_loss."""
 
 
 def make_fast(model: Any, speed: Speed) -> tuple[str, ...]:
@@ -63,14 +65,14 @@ def make_fast(model: Any, speed: Speed) -> tuple[str, ...]:
         patches = model.model.vision_tower.embeddings.patch_embeddings.projection
         patches.forward = partial(project_patches, patches)
     sum_losses: Callable[[nn.Linear, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
-    if speed.fused_loss:
+    if speed.fused_loss and speed.labels_only:
         from tandem.model.fused_loss import fuse_head
 
         if model.lm_head.weight.requires_grad or model.lm_head.bias is not None:
             notes.append("the loss is computed the plain way: the output layer learns or has a bias")
         else:
             sum_losses = fuse_head(model.lm_head)
-    model.faster = Faster(decode=decode, sum_losses=sum_losses)
+    model.faster = Faster(decode=decode, sum_losses=sum_losses, labels_only=speed.labels_only)
     return tuple(notes)
 
 

@@ -96,7 +96,7 @@ class ZeroSpec(Section):
 
 
 class SpeedSpec(Section):
-    """Faster ways to the same training, for packed micro-batches. None: taken with a GPU, left on a CPU."""
+    """Faster ways to the same training, the first four for packed micro-batches. None: taken with a GPU."""
 
     packed_attention: bool | None = None
     """Attention by a kernel that takes the samples' lengths, instead of a mask that grows with packedTokens squared.
@@ -106,9 +106,18 @@ class SpeedSpec(Section):
     masks are made anew instead of kept. Adapters are multiplied in the model's number format, whatever theirs is.
     None: with a GPU."""
     fused_loss: bool | None = None
-    """Loss and gradient in one go: each logit is made once. None: with a GPU."""
+    """Loss and gradient in one go: each logit is made once. Needs labelsOnly. None: with a GPU."""
     compiled: bool | None = None
     """Layers of both towers through torch.compile: half a minute before the first step. None: with a GPU."""
+    labels_only: bool | None = None
+    """Logits and loss only where there is a label. False: at every position, as the original does; the loss is the
+    same. None: yes, without a GPU too."""
+    fused_optimizer: bool | None = None
+    """AdamW as one kernel for all weights. None: with a GPU."""
+
+
+WAYS_OF_ANY_BATCH = frozenset({"labels_only", "fused_optimizer"})
+"""Of SpeedSpec: the others are for packed micro-batches."""
 
 
 class ValidationSpec(Section):
@@ -207,16 +216,25 @@ def _check_length_of_training(train: TrainSpec) -> list[BrokenRule]:
 
 
 def _check_speed(train: TrainSpec) -> list[BrokenRule]:
+    broken = []
+    if train.speed.labels_only is False and train.speed.fused_loss:
+        broken.append(
+            BrokenRule(
+                place=("speed", "fusedLoss"),
+                what="makes logits only at labels, which labelsOnly turns off",
+                remedy="Remove one of the two.",
+            )
+        )
     if train.batch.packed_tokens is not None:
-        return []
-    return [
+        return broken
+    return broken + [
         BrokenRule(
             place=("speed", field.alias or name),
             what="is for packed micro-batches only",
             remedy="Set batch.packedTokens, or remove this.",
         )
         for name, field in SpeedSpec.model_fields.items()
-        if getattr(train.speed, name)
+        if name not in WAYS_OF_ANY_BATCH and getattr(train.speed, name)
     ]
 
 

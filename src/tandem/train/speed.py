@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from tandem.spec import TrainSpec
@@ -11,14 +12,21 @@ if TYPE_CHECKING:
 
 
 def choose_speed(train: TrainSpec, *, cuda: bool) -> Speed:
-    """The ways that decide_ways names, for make_fast."""
+    """The model's share of the ways that decide_ways names, for make_fast."""
     from tandem.model.speed import Speed
 
-    return Speed(**decide_ways(train, cuda=cuda))
+    ways = decide_ways(train, cuda=cuda)
+    return Speed(**{field.name: ways[field.name] for field in fields(Speed)})
 
 
 def decide_ways(train: TrainSpec, *, cuda: bool) -> dict[str, bool]:
-    """What the Run says; where it says nothing, all of them with a GPU and none without. Padded training: none."""
+    """What the Run says; where it says nothing, all that its micro-batches can take with a GPU, labels_only without."""
     asked = train.speed.model_dump()
-    default = cuda and train.batch.packed_tokens is not None
-    return {name: default if value is None else value for name, value in asked.items()}
+    fast = cuda and train.batch.packed_tokens is not None
+    labels_only = train.speed.labels_only is not False
+    default = dict.fromkeys(asked, fast) | {
+        "fused_loss": fast and labels_only,
+        "labels_only": labels_only,
+        "fused_optimizer": cuda,
+    }
+    return {name: default[name] if value is None else value for name, value in asked.items()}

@@ -23,6 +23,7 @@ from tandem.train.adapter import require_finite, restore_adapter, trainable_weig
 from tandem.train.collate import Tensors
 from tandem.train.full_disk import telling_full_disk
 from tandem.train.ranks import Ranks
+from tandem.train.speed import decide_ways
 from tandem.train.steps import LoadedStep, StepLoader
 from tandem.train.zero import describe_zero
 
@@ -138,7 +139,7 @@ class StepTrainer(Trainer):
                 betas=settings.betas,
                 eps=settings.eps,
                 weight_decay=settings.weight_decay,
-                fused=torch.cuda.is_available(),
+                fused=decide_ways(self.settings, cuda=torch.cuda.is_available())["fused_optimizer"],
             )
         return self.optimizer
 
