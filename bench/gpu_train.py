@@ -32,12 +32,15 @@ import torch
 from tandem.model.compilation import read_compilation
 from tandem.model.internvl import IGNORED, make_trainable
 from tandem.model.speed import Speed, make_fast, set_checkpointing
+from tandem.model.tiles import TileGeometry
 from tandem.spec.train import LoraSpec, TrainSpec
 from tandem.train.adapter import attach_adapter, trainable_weights
 from tandem.train.collate import pack, pad
+from tandem.train.fitting import Memory
 from tandem.train.ranks import Ranks
 from tandem.train.samples import Example, Length
 from tandem.train.steps import LoadedStep, StepPlan, plan_step
+from tandem.train.trying import settle_memory
 
 IMAGE = 5
 """Token id of an image token in the made-up vocabulary."""
@@ -316,6 +319,10 @@ class Bench:
     folder: Path
     profile: Path | None = None
     learning_rate: float = 4e-5
+    fit: bool = False
+    """Whether our ways find by themselves what fits into memory."""
+    memory: Memory | None = None
+    """What was found last."""
 
     def run(self, name: str, variant: Variant) -> dict[str, Any]:
         """Train a few steps one way, and say how fast and in how much memory."""
@@ -324,6 +331,7 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         torch.compiler.reset()
+        self.memory = None
         compiled_before = read_compilation()
         began = time.perf_counter()
         model = build_base(self.geometry, dtype=self.dtype, device=self.device)
@@ -344,6 +352,7 @@ class Bench:
             "build_seconds": self._started - began,
             "samples_per_step": samples,
             "compile": asdict(read_compilation().since(compiled_before)),
+            "memory": None if self.memory is None else self.memory.model_dump(),
             "losses": watch.losses,
         }
 
@@ -358,6 +367,8 @@ class Bench:
         notes = make_fast(base, variant.speed)
         assert not notes, notes
         set_checkpointing(base, on=variant.checkpointed)
+        if self.fit:
+            variant = self._fit(variant, adapted)
         plans = self._plan_steps(variant)
         packed = variant.packed_tokens is not None
         loaded = [self.samples.load(step, plan, packed=packed) for step, plan in enumerate(plans)]
@@ -421,6 +432,16 @@ class Bench:
                 watch.losses.append(total)
                 watch.step()
         return self._sum_up(watch, chosen)
+
+    def _fit(self, variant: Variant, adapted: Any) -> Variant:
+        """The variant with what fits into memory, as a training that leaves it open finds it."""
+        geometry = TileGeometry(tile_size=self.geometry.side)
+        loading: Any = SimpleNamespace(corpus=self.samples, rules=SimpleNamespace(geometry=geometry))
+        asked = self._describe(variant).model_copy(update={"gradient_checkpointing": None})
+        self.memory = settle_memory(adapted, asked, loading, Ranks(), found=None, on_trial=lambda: None)
+        return replace(
+            variant, packed_tokens=self.memory.packed_tokens, checkpointed=self.memory.gradient_checkpointing
+        )
 
     def _describe(self, variant: Variant) -> TrainSpec:
         steps = self.warm + self.steps
@@ -575,8 +596,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--packed-tokens", type=int, help="instead of each variant's own")
     parser.add_argument("--json", type=Path, help="also write the result here")
     parser.add_argument("--profile", type=Path, help="a folder for each variant's kernels")
+    parser.add_argument(
+        "--fit", action="store_true", help="find what fits into memory, from each variant's tokens down"
+    )
+    parser.add_argument(
+        "--memory-share", type=float, help="part of the GPU's memory that may be used, as if it were less"
+    )
     given = parser.parse_args(argv)
     cuda = torch.cuda.is_available()
+    if given.memory_share and cuda:
+        torch.cuda.set_per_process_memory_fraction(given.memory_share)
     geometry = GEOMETRIES[given.geometry]
     names = list(VARIANTS) if given.variants == "all" else given.variants.split(";")
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
@@ -594,6 +623,7 @@ def main(argv: list[str] | None = None) -> int:
             dtype=torch.bfloat16 if cuda else torch.float32,
             folder=Path(folder),
             profile=given.profile,
+            fit=given.fit,
         )
         for name in names:
             variant = VARIANTS[name]

@@ -62,6 +62,15 @@ def test_the_training_benchmark_measures_each_way_against_the_baseline() -> None
     assert len({measured["tokens_per_sample"] for measured in variants.values()}) == 1
 
 
+def test_without_a_gpu_fitting_takes_the_tokens_as_they_are() -> None:
+    result = run(
+        "gpu_train", "--geometry", "tiny", "--global-size", "4", "--packed-tokens", "256", "--warm", "1",
+        "--steps", "1", "--variants", "+ fused LoRA", "--fit", "--memory-share", "0.2",
+    )  # fmt: skip
+    memory = result["variants"]["+ fused LoRA"]["memory"]
+    assert memory == {"packed_tokens": 256, "gradient_checkpointing": False, "tried": []}
+
+
 def test_training_from_files_says_how_long_the_next_step_was_waited_for() -> None:
     result = run(
         "gpu_feed", "--geometry", "tiny", "--samples", "12", "--answer", "20", "--global-size", "4",
