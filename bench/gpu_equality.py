@@ -4,6 +4,7 @@
 On a GPU: the operators of LoRA with dropout against float64 on the CPU; the loss of 50 steps at a reduced geometry in
 float32, same order of samples, no dropout, one normaliser; and in bfloat16, beside two plain runs that differ only
 in how samples are grouped. In float32 packed attention takes a mask: its kernel is compared in bfloat16 only.
+Differences are those from the first way named: "transformers" is its own forward over padded samples, with all logits.
 Exits with 1 if float32 losses differ by more than 1e-4.
 """
 
@@ -13,12 +14,13 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench.gpu_train import EVERYTHING, GEOMETRIES, Bench, Samples, Variant, describe_machine
+from bench.gpu_train import EVERYTHING, GEOMETRIES, Bench, Geometry, Samples, Variant, describe_machine
 
 from tandem.model.dropout_bits import draw_seeds
 from tandem.model.lora_fused import lora_linear, lora_mlp, place_low_rank
@@ -28,6 +30,7 @@ ALLOWED = 1e-4
 PLAIN = Variant(speed=Speed(), packed_tokens=2048, dropout=0.0)
 WAYS = {
     "plain": PLAIN,
+    "transformers": replace(PLAIN, packed_tokens=None, all_logits=True),
     "plain, other groups": replace(PLAIN, packed_tokens=1280),
     "packed attention": replace(PLAIN, speed=Speed(packed_attention=True)),
     "fused loss": replace(PLAIN, speed=Speed(fused_loss=True)),
@@ -87,6 +90,27 @@ def compare_operators(device: str, dtype: torch.dtype) -> dict[str, float]:
     return differences
 
 
+def train_each_way(
+    ways: Mapping[str, Variant], geometry: Geometry, *, steps: int, device: str, dtype: torch.dtype, rate: float = 1e-3
+) -> dict[str, list[float]]:
+    """The loss of every step, by way: from the same weights, on the same samples in the same order."""
+    losses = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, way in ways.items():
+            bench = Bench(
+                geometry=geometry, samples=Samples(geometry, count=16), global_size=8, warm=1, steps=steps - 1,
+                device=device, dtype=dtype, folder=Path(folder), learning_rate=rate,
+            )  # fmt: skip
+            losses[name] = bench.run(name, way)["losses"]
+            print(name, losses[name][0], losses[name][-1], file=sys.stderr, flush=True)
+    return losses
+
+
+def find_largest_difference(losses: Sequence[float], others: Sequence[float]) -> float:
+    """Of the same steps."""
+    return max(abs(one - other) for one, other in zip(losses, others, strict=True))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Compare, print, and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -103,23 +127,17 @@ def main(argv: list[str] | None = None) -> int:
     for name, dtype in formats.items():
         result["operators"][name] = compare_operators(device, dtype)
         print(name, json.dumps(result["operators"][name]), file=sys.stderr, flush=True)
-    geometry = GEOMETRIES[given.geometry]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, dtype in formats.items():
-            losses: dict[str, list[float]] = {}
-            for way in given.ways.split(";"):
-                bench = Bench(
-                    geometry=geometry, samples=Samples(geometry, count=16), global_size=8, warm=1,
-                    steps=given.steps - 1, device=device, dtype=dtype, folder=Path(folder), learning_rate=1e-3,
-                )  # fmt: skip
-                losses[way] = bench.run(way, WAYS[way])["losses"]
-                off = max(abs(one - other) for one, other in zip(losses[way], losses["plain"], strict=True))
-                result["losses"].setdefault(name, {})[way] = {
-                    "first": losses[way][0], "last": losses[way][-1], "largest_difference": off,
-                }  # fmt: skip
-                if name == "float32":
-                    worst = max(worst, off)
-                print(name, way, json.dumps(result["losses"][name][way]), file=sys.stderr, flush=True)
+    ways = {way: WAYS[way] for way in given.ways.split(";")}
+    for name, dtype in formats.items():
+        losses = train_each_way(ways, GEOMETRIES[given.geometry], steps=given.steps, device=device, dtype=dtype)
+        first = next(iter(losses.values()))
+        off = {way: find_largest_difference(own, first) for way, own in losses.items()}
+        result["losses"][name] = {
+            way: {"first": own[0], "last": own[-1], "largest_difference": off[way]} for way, own in losses.items()
+        }
+        print(name, json.dumps(result["losses"][name]), file=sys.stderr, flush=True)
+        if name == "float32":
+            worst = max(off.values())
     result["equal"] = worst <= ALLOWED
     text = json.dumps(result, indent=2)
     print(text)

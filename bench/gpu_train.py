@@ -120,6 +120,8 @@ class Variant:
     checkpointed: bool = False
     autocast: bool = False
     workers: int = 0
+    all_logits: bool = False
+    """transformers' own forward and loss in the place of ours; needs padded samples."""
 
 
 EVERYTHING = Speed(packed_attention=True, fused_lora=True, fused_loss=True, compiled=True)
@@ -180,6 +182,13 @@ def build_base(geometry: Geometry, *, dtype: torch.dtype, device: str, seed: int
             config, dtype=dtype, attn_implementation="sdpa"
         )
     return model.eval()
+
+
+def divide_as_ours(model: Any) -> Any:
+    """Let transformers' own forward take the number that the sum of token losses is divided by; in place."""
+    forward = model.forward
+    model.forward = lambda *, normaliser, **batch: forward(**batch, num_items_in_batch=normaliser, use_cache=False)
+    return model
 
 
 class Samples:
@@ -361,7 +370,7 @@ class Bench:
 
         count = self.warm + self.steps
         train = self._describe(variant)
-        base = make_trainable(model)
+        base = divide_as_ours(model) if variant.all_logits else make_trainable(model)
         adapted = attach_adapter(base, train.lora, seed=0, base="random")
         assert variant.speed is not None
         notes = make_fast(base, variant.speed)

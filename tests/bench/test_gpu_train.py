@@ -78,9 +78,3 @@ def test_training_from_files_says_how_long_the_next_step_was_waited_for() -> Non
     )  # fmt: skip
     assert len(result["waits"]) == 4
     assert 0 < result["waiting_share"] < 1
-
-
-def test_the_equality_benchmark_finds_the_fast_ways_equal() -> None:
-    result = run("gpu_equality", "--geometry", "tiny", "--steps", "6", "--ways", "plain;fused loss;fused LoRA")
-    assert result["equal"] is True
-    assert max(result["operators"]["float32"].values()) < 1e-5
