@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from tandem.store import AlreadyThere, Corrupt, FileDigest, NotThere, probe
 from tandem.store.files import digest_of
 from tandem.store.retrying import Retrying
 from tandem.store.s3 import Bucket, connect
-from tests.servers import Broken, FaultyProxy, S3Server, free_port, proxy_running
+from tests.servers import Broken, FaultyProxy, S3Server, free_port, proxy_running, versitygw_in
 from tests.store.conftest import SMALL, new_bucket
 
 READ_SECONDS = 3.0
@@ -86,6 +87,25 @@ def test_a_write_outlasts_what_is_temporary(
     store.put_if_absent("key", b"body")
     assert store.get("key") == b"body"
     assert waits == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("size", [5, 11 * 1024 * 1024])
+def test_what_a_crash_of_the_server_left_of_an_object_costs_the_attempt_and_not_the_run(
+    tmp_path: Path, size: int
+) -> None:
+    """Killed between an object's metadata and its bytes, versitygw refuses the key and has nothing to show for it."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    with versitygw_in(tmp_path) as gateway:
+        name = new_bucket(gateway.server)
+        store = Bucket(gateway.server.client(), name, transfer=SMALL, retrying=Retrying(sleep=fail_to_wait))
+        store.put_if_absent("whole", b"whole")
+        (tmp_path / "metadata" / name / "half").mkdir()
+        shutil.copytree(tmp_path / "metadata" / name / "whole" / "meta", tmp_path / "metadata" / name / "half" / "meta")
+        with pytest.raises(Unavailable, match="refuses to write it as if it were there") as error:
+            store.put_file_if_absent("half", path)
+        assert f"s3://{name}/half" in one_line(error)
+        store.put_file_if_absent("other", path)
 
 
 @pytest.mark.parametrize("broken", [*TEMPORARY, Broken.CUT_ANSWER])

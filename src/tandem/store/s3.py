@@ -131,6 +131,7 @@ class Bucket:
             )
         except AlreadyThere:
             if not self._is_ours(key, token):
+                self._require_there(key)
                 raise
 
     def put_file_if_absent(self, key: str, path: Path) -> FileDigest:
@@ -236,11 +237,23 @@ class Bucket:
             if isinstance(error, NotThere):
                 what = "the server dropped the upload before it was complete"
                 raise Unavailable(Fault(where=where, what=what, remedy="Try again")) from error
+            if isinstance(error, AlreadyThere):
+                self._require_there(key)
             raise
 
     def _is_ours(self, key: str, token: str) -> bool:
         metadata = self._metadata(key)
         return metadata is not None and metadata.get(_WRITER) == token
+
+    def _require_there(self, key: str) -> None:
+        """Raise Unavailable if a key that was refused has no object.
+
+        A server that died while it wrote can keep such a remainder (versitygw's --sidecar): other keys still work.
+        """
+        if self._metadata(key) is None:
+            what = "the server refuses to write it as if it were there, and says that it is not"
+            remedy = "Try again; if that key itself is needed, remove on the server what a crash left of it"
+            raise Unavailable(Fault(where=self._where(key), what=what, remedy=remedy))
 
     def _metadata(self, key: str) -> dict[str, str] | None:
         full = self._full(key)
