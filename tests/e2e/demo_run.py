@@ -40,11 +40,14 @@ class Finished:
         return {entry["eval"]: entry["result"] for entry in self.described["results"]}
 
     def read_what_must_repeat(self) -> dict[str, bytes]:
-        """Adapter, texts and figures, by what they are."""
+        """The adapter's weights, texts and figures, by what they are; a Run of other settings has another name."""
         return {
-            "adapter": self.read("train", "adapter/adapter_model.safetensors"),
+            "weights": self.read("train", "adapter/adapter_model.safetensors"),
             **{f"{name}, texts": to_jsonl(self.read_texts(name)) for name in ("base", "adapter")},
-            **{name: json.dumps(result, sort_keys=True).encode() for name, result in self.results().items()},
+            **{
+                f"{name}, figures": json.dumps({**result, "run": None}, sort_keys=True).encode()
+                for name, result in self.results().items()
+            },
         }
 
     def read_texts(self, evaluation: str) -> list[Prediction]:
@@ -61,6 +64,15 @@ def prepare_inputs(root: Path) -> Path:
     answer = Desk(folder=root).tandem("demo", "prepare", "demo")
     assert answer.code == 0, answer.err
     return root
+
+
+def give_workers(inputs: Path) -> str:
+    """The demo's Run file with a data-loader worker for each rank: one more to be killed. It must change no byte."""
+    text = (inputs / FILE).read_text()
+    assert "    workers: 0\n" in text
+    with_workers = inputs / "jobs" / "with-workers.yaml"
+    with_workers.write_text(text.replace("    workers: 0\n", "    workers: 1\n"))
+    return str(with_workers.relative_to(inputs))
 
 
 def run_demo(desk: Desk, store_url: str) -> Finished:

@@ -24,7 +24,7 @@ class Process:
 
     pid: int
     role: str
-    """run, stage, torchrun, rank 0, rank 1, ..., or helper: what Python and torch start beside them."""
+    """run, stage, torchrun, rank 0, worker of rank 0, ..., or helper: what Python and torch start beside them."""
     stage: str | None
     """Of the attempt that it belongs to; None for `tandem run` itself."""
     execution: str | None
@@ -43,20 +43,29 @@ def list_processes(desk: Desk) -> list[Process]:
             continue
         try:
             environment = (folder / "environ").read_bytes().split(b"\0")
-            command = (folder / "cmdline").read_bytes()
+            role = _role_of(int(folder.name))
         except OSError:  # it has ended meanwhile
             continue
         if mark in environment:
-            found.append(_describe(int(folder.name), dict(_split(entry) for entry in environment), command))
+            found.append(_describe(int(folder.name), dict(_split(entry) for entry in environment), role))
     return sorted(found, key=lambda process: (process.stage or "", process.role, process.pid))
 
 
-def _describe(pid: int, environment: dict[str, str], command: bytes) -> Process:
+def _role_of(pid: int) -> str:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
     role = next((name for pattern, name in _ROLES if pattern.search(command)), "helper")
+    if role != "rank":
+        return role
+    # A worker is a fork of its rank, and looks like it.
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return "worker of rank" if _role_of(parent).endswith("rank") else role
+
+
+def _describe(pid: int, environment: dict[str, str], role: str) -> Process:
     execution = environment.get("TANDEM_EXECUTION")
     return Process(
         pid=pid,
-        role=f"rank {environment.get('RANK', '?')}" if role == "rank" else role,
+        role=f"{role} {environment.get('RANK', '?')}" if role.endswith("rank") else role,
         stage=environment.get("STAGE") if execution else None,
         execution=execution,
     )

@@ -291,12 +291,12 @@ _LONGEST_SECONDS = {"train": 6.0, "generate": 8.0, "score": 4.0}
 """After what is reported: long enough to hit start, work, upload and commit."""
 
 
-def draw_kills(count: int, seed: int) -> list[Kill]:
+def draw_kills(count: int, seed: int, among: Sequence[str] = (*STAGES, "train")) -> list[Kill]:
     """So many kills at random moments; every stage has its turn before one has it again, training twice."""
     draw = random.Random(seed)  # noqa: S311
     stages: list[str] = []
     while len(stages) < count:
-        stages += draw.sample([*STAGES, "train"], len(STAGES) + 1)
+        stages += draw.sample(among, len(among))
     return [
         Kill(
             stage=stage,
