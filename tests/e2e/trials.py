@@ -105,8 +105,8 @@ class Trial(Protocol):
         """Do it, and say what was done; None if it was too late, so that it is still to be done."""
         ...
 
-    def begin(self) -> None:
-        """Forget what was seen of a command that has ended."""
+    def begin(self, *, anew: bool = False) -> None:
+        """Forget what was seen of a command that has ended; anew: with its Run."""
         ...
 
     def is_near(self, command: Command) -> bool:
@@ -128,7 +128,7 @@ class Kill:
     """0 to 1: which of the processes there are then."""
     since: float | None = None
     begun: bool = False
-    """Whether the stage was seen at work by this command."""
+    """Whether the stage was seen at work in this Run."""
 
     def is_due(self, command: Command) -> bool:
         """See Trial."""
@@ -140,17 +140,19 @@ class Kill:
                 self.since = time.monotonic()
         return self.since is not None and time.monotonic() >= self.since + self.seconds
 
-    def begin(self) -> None:
+    def begin(self, *, anew: bool = False) -> None:
         """See Trial; where the moment was waited for in vain, it comes sooner now.
 
-        A stage that had nothing to report (of a base without markers nothing is judged) comes without any.
+        In a whole Run every stage gets to its end, so one that never came so far had nothing to report: of a base
+        without markers nothing is judged.
         """
         if self.since is not None:
             self.seconds /= 4
             self.share /= 2
-        elif self.begun:
+        elif self.begun and anew:
             self.share = 0.0
-        self.since, self.begun = None, False
+        self.since = None
+        self.begun = self.begun and not anew
 
     def is_near(self, command: Command) -> bool:
         """See Trial."""
@@ -206,7 +208,7 @@ class Outage:
         """See Trial."""
         return self.is_near(command) and next(self.gateway.objects.glob(self.pattern), None) is not None
 
-    def begin(self) -> None:
+    def begin(self, *, anew: bool = False) -> None:
         """See Trial."""
 
     def is_near(self, command: Command) -> bool:
@@ -260,7 +262,7 @@ def run_through(desk: Desk, file: str, store_url: str, trials: Sequence[Trial], 
     while not story.codes or story.codes[-1] != 0:
         assert len(story.codes) < len(trials) + MOST_COMMANDS_BEYOND, story
         for trial in pending:
-            trial.begin()
+            trial.begin(anew=not story.codes)
         with started(desk, file, store_url) as command:
             next_look = 0.0
             while not command.is_over:
