@@ -67,6 +67,8 @@ def main(arguments: Sequence[str]) -> int:
 def _run(job: RankJob, ranks: Ranks, flag: StopFlag, watchdog: Watchdog) -> Outcome:
     try:
         os.environ["HF_HUB_OFFLINE"] = "1"  # everything was fetched before this process was started
+        # Rows differ in length: in segments of fixed size, memory that is free would lie in pieces too small to use.
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         be_quiet()
         from tandem.train.recipe import run_training
 
