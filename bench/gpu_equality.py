@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench.gpu_train import EVERYTHING, GEOMETRIES, Bench, Geometry, Samples, Variant, describe_machine
+from bench.gpu_machine import describe_machine
+from bench.gpu_samples import GEOMETRIES, Geometry, Samples
+from bench.gpu_train import EVERYTHING, Bench, Variant
 
 from tandem.model.dropout_bits import draw_seeds
 from tandem.model.lora_fused import lora_linear, lora_mlp, place_low_rank

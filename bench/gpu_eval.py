@@ -1,4 +1,4 @@
-"""Generation for an evaluation, the original's way and ours, in one run: `python bench/gpu_eval.py`; prints JSON.
+"""Generation for an evaluation, the original's way and ours, in one run: `python -m bench.gpu_eval`; prints JSON.
 
 A named geometry with random weights. Prompts: tiles drawn evenly from --tiles (each of 256 tokens at the real
 geometries), words from 60 to 200 tokens, seed 0; every text has --new tokens, because there is no stop token, or is
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 import traceback
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench.gpu_machine import PEAK_FLOPS, describe_machine
 
 from tandem.evaluate.fast.attention import (
     attend_each,
@@ -41,9 +41,6 @@ from tandem.model.internvl import TrainableInternVL
 
 IMAGE = 5
 """Token id of an image token in the made-up vocabulary."""
-
-PEAK_FLOPS = 989e12
-"""Of one H200, dense bfloat16, by its data sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +107,7 @@ def main() -> None:
     network = make_network(GEOMETRIES[options.geometry], options.device)
     prompts = draw_prompts(network, options.samples, options.tiles)
     report: dict[str, Any] = {
-        "command": " ".join(sys.argv),
-        "machine": describe_machine(options.device),
+        "machine": describe_machine(),
         "geometry": options.geometry,
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "samples": len(prompts),
@@ -515,18 +511,6 @@ def count_flops(network: Any, prompts: Sequence[Prompt], lengths: Sequence[int])
 def choose_spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     """The middles of so many equal parts of the prompts, which are in order of length."""
     return [prompts[(2 * part + 1) * len(prompts) // (2 * count)] for part in range(count)]
-
-
-def describe_machine(device: str) -> dict[str, str]:
-    import transformers
-
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": name,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def synchronise(device: str) -> None:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench.gpu_train import EVERYTHING, GEOMETRIES, Variant, build_base, describe_machine, describe_training
+from bench.gpu_machine import describe_machine
+from bench.gpu_samples import GEOMETRIES, build_base
+from bench.gpu_train import EVERYTHING, Variant, describe_training
 
 from tandem.model.internvl import make_trainable
 from tandem.model.loading import load_tokenizer

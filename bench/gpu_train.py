@@ -1,10 +1,9 @@
-"""Training, the original's way and ours, in one run: `python bench/gpu_train.py --geometry 2b`; prints JSON.
+"""Training, the original's way and ours, in one run: `python -m bench.gpu_train --geometry 2b`; prints JSON.
 
-A named geometry of InternVL3 with random weights, made on the device; samples from a fixed distribution with the
-field's mean of 1,640 tokens: 1 to 7 tiles of 256 tokens (4.2 on average), 60 to 200 tokens of prompt, 291 to 589 of
-answer. Ours is the product: its plan of a step, its packing, its Trainer, its model and optimizer. The baseline is
-the original's recipe: padded micro-batches of 4, checkpointed language model, float32 logits at every position,
-LoRA in float32 with dropout 0.05. Pixels lie ready in memory; bench.gpu_feed measures training from files.
+Geometries and samples: bench/gpu_samples.py. Ours is the product: its plan of a step, its packing, its Trainer, its
+model and optimizer. The baseline is the original's recipe: padded micro-batches of 4, checkpointed language model,
+float32 logits at every position, LoRA in float32 with dropout 0.05. Pixels lie ready in memory; bench.gpu_feed
+measures training from files.
 """
 
 from __future__ import annotations
@@ -13,98 +12,35 @@ import argparse
 import gc
 import json
 import os
-import platform
-import random
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from bench.gpu_machine import PEAK_FLOPS, describe_machine
+from bench.gpu_profile import Profile, Watch
+from bench.gpu_samples import GEOMETRIES, Geometry, Samples, build_base, count_flops
 
 from tandem.model.compilation import read_compilation
-from tandem.model.internvl import IGNORED, make_trainable
+from tandem.model.internvl import make_trainable
 from tandem.model.speed import Speed, make_fast, set_checkpointing
 from tandem.model.tiles import TileGeometry
 from tandem.spec.train import LoraSpec, TrainSpec
 from tandem.train.adapter import attach_adapter, trainable_weights
-from tandem.train.collate import pack, pad
+from tandem.train.collate import pad
 from tandem.train.fitting import Memory
 from tandem.train.ranks import Ranks
-from tandem.train.samples import Example, Length
+from tandem.train.samples import Example
 from tandem.train.steps import LoadedStep, StepPlan, plan_step
 from tandem.train.trying import settle_memory
 
-IMAGE = 5
-"""Token id of an image token in the made-up vocabulary."""
-
-PEAK_FLOPS = 989e12
-"""Of one H200, dense bfloat16, by its data sheet."""
-
 ORIGINAL_BATCH = 4
 """Samples of the original's padded micro-batch."""
-
-TILES = {1: 0.15, 3: 0.2, 4: 0.2, 5: 0.2, 6: 0.1, 7: 0.15}
-"""Share of samples with so many tiles, thumbnails included: 4.2 on average."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Sizes of an InternVL, and of the samples that it is trained on."""
-
-    hidden: int
-    inner: int
-    layers: int
-    heads: int
-    key_heads: int
-    vocabulary: int
-    vision_hidden: int
-    vision_inner: int
-    vision_layers: int
-    vision_heads: int
-    side: int
-    tied: bool
-    prompt: tuple[int, int] = (60, 200)
-    answer: tuple[int, int] = (291, 589)
-
-    @property
-    def tokens_per_tile(self) -> int:
-        """Image tokens of a tile."""
-        return (self.side // 28) ** 2
-
-    @property
-    def patches(self) -> int:
-        """Positions of a tile in the vision tower."""
-        return (self.side // 14) ** 2 + 1
-
-
-VISION_300M: dict[str, Any] = {
-    "vision_hidden": 1024, "vision_inner": 4096, "vision_layers": 24, "vision_heads": 16, "side": 448,
-}  # fmt: skip
-GEOMETRIES = {
-    "tiny": Geometry(
-        hidden=64, inner=96, layers=2, heads=4, key_heads=2, vocabulary=1024, vision_hidden=32, vision_inner=64,
-        vision_layers=2, vision_heads=4, side=56, tied=True, prompt=(6, 20), answer=(10, 30),
-    ),
-    "small": Geometry(
-        hidden=512, inner=1408, layers=4, heads=4, key_heads=2, vocabulary=4096, vision_hidden=256, vision_inner=512,
-        vision_layers=2, vision_heads=4, side=224, tied=True, prompt=(20, 60), answer=(60, 120),
-    ),
-    "2b": Geometry(
-        hidden=1536, inner=8960, layers=28, heads=12, key_heads=2, vocabulary=151_674, tied=True, **VISION_300M
-    ),
-    "8b": Geometry(
-        hidden=3584, inner=18_944, layers=28, heads=28, key_heads=4, vocabulary=151_674, tied=False, **VISION_300M
-    ),
-}  # fmt: skip
-"""InternVL3's, as published; tiny and small are for tests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,123 +82,11 @@ VARIANTS = {
 }
 
 
-def build_base(geometry: Geometry, *, dtype: torch.dtype, device: str, seed: int = 0, image_token: int = IMAGE) -> Any:
-    """An InternVL with random weights, on the device from the beginning."""
-    from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2Config
-
-    text = Qwen2Config(
-        hidden_size=geometry.hidden,
-        intermediate_size=geometry.inner,
-        num_hidden_layers=geometry.layers,
-        num_attention_heads=geometry.heads,
-        num_key_value_heads=geometry.key_heads,
-        vocab_size=geometry.vocabulary,
-        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-        tie_word_embeddings=geometry.tied,
-    )
-    vision = {
-        "hidden_size": geometry.vision_hidden,
-        "intermediate_size": geometry.vision_inner,
-        "num_hidden_layers": geometry.vision_layers,
-        "num_attention_heads": geometry.vision_heads,
-        "image_size": [geometry.side, geometry.side],
-        "patch_size": [14, 14],
-        "attention_bias": True,
-    }
-    config = InternVLConfig(
-        vision_config=vision,
-        text_config=text.to_dict(),
-        image_token_id=image_token,
-        image_seq_length=geometry.tokens_per_tile,
-        tie_word_embeddings=geometry.tied,
-    )
-    torch.manual_seed(seed)
-    with torch.device(device):
-        model = InternVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
-            config, dtype=dtype, attn_implementation="sdpa"
-        )
-    return model.eval()
-
-
 def divide_as_ours(model: Any) -> Any:
     """Let transformers' own forward take the number that the sum of token losses is divided by; in place."""
     forward = model.forward
     model.forward = lambda *, normaliser, **batch: forward(**batch, num_items_in_batch=normaliser, use_cache=False)
     return model
-
-
-class Samples:
-    """Made-up samples; what a Corpus and its Loading would give."""
-
-    def __init__(self, geometry: Geometry, *, count: int, seed: int = 0) -> None:
-        rng = random.Random(seed)  # noqa: S311
-        self.geometry, self.rng = geometry, rng
-        self.shapes = [
-            (
-                rng.choices(list(TILES), list(TILES.values()))[0],
-                rng.randint(*geometry.prompt),
-                rng.randint(*geometry.answer),
-            )
-            for _ in range(count)
-        ]
-
-    @cached_property
-    def lengths(self) -> list[Length]:
-        """Of each sample."""
-        each = self.geometry.tokens_per_tile
-        return [
-            Length(tokens=tiles * each + prompt + answer, image_tokens=tiles * each, labelled=answer)
-            for tiles, prompt, answer in self.shapes
-        ]
-
-    @cached_property
-    def _pixels(self) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn((16, 3, self.geometry.side, self.geometry.side), generator=generator)
-
-    def example(self, number: int) -> Example:
-        """One sample: its prompt, its image tokens, its answer."""
-        tiles, prompt, answer = self.shapes[number]
-        rng = random.Random(number)  # noqa: S311
-        ids = [rng.randrange(10, self.geometry.vocabulary) for _ in range(prompt)]
-        ids += [IMAGE] * (tiles * self.geometry.tokens_per_tile)
-        answers = [rng.randrange(10, self.geometry.vocabulary) for _ in range(answer)]
-        return Example(
-            input_ids=ids + answers,
-            labels=[IGNORED] * len(ids) + answers,
-            pixels=self._pixels[[(number + tile) % len(self._pixels) for tile in range(tiles)]],
-            tiles_per_image=(tiles,),
-            tokens_cut=0,
-        )
-
-    def load(self, step: int, plan: StepPlan, *, packed: bool) -> LoadedStep:
-        """The step's tensors, in memory that the GPU can fetch from."""
-        collate = pack if packed else pad
-        loaded = LoadedStep(
-            step=step,
-            plan=plan,
-            tensors=tuple(
-                collate([self.example(number) for _, number in batch.places]) for batch in plan.micro_batches
-            ),
-        )
-        return loaded.pin_memory() if torch.cuda.is_available() else loaded
-
-
-def count_flops(geometry: Geometry, shape: tuple[int, int, int]) -> float:
-    """Floating-point operations that training on one sample needs: products of matrices only, none made twice."""
-    tiles, prompt, answer = shape
-    tokens = tiles * geometry.tokens_per_tile + prompt + answer
-    size = geometry.hidden // geometry.heads
-    layer = geometry.hidden * (2 * geometry.hidden + 2 * geometry.key_heads * size + 3 * geometry.inner)
-    forward = 2 * tokens * geometry.layers * layer + 2 * tokens**2 * geometry.hidden * geometry.layers
-    head = 2 * answer * geometry.hidden * geometry.vocabulary
-    wide, inner = geometry.vision_hidden, geometry.vision_inner
-    vision = 2 * geometry.patches * (4 * wide**2 + 2 * wide * inner) + 4 * geometry.patches**2 * wide
-    return (
-        2 * (forward + head)
-        + 2 * tokens**2 * geometry.hidden * geometry.layers
-        + tiles * geometry.vision_layers * vision
-    )
 
 
 def describe_training(variant: Variant, *, global_size: int, steps: int, learning_rate: float = 4e-5) -> TrainSpec:
@@ -285,20 +109,6 @@ def describe_training(variant: Variant, *, global_size: int, steps: int, learnin
             "logEverySteps": 1,
         }
     )
-
-
-class Watch:
-    """Times of steps, and optionally a profile of the last."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.losses: list[float] = []
-
-    def step(self, _: Any = None) -> None:
-        """A step's loss is known: everything before it has been done."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
 
 
 class _Loader:
@@ -481,108 +291,12 @@ class Bench:
 
         if self.profile is None:
             return contextlib.nullcontext()
-        return _Profile(self.profile, name, watch, self.warm)
-
-
-class _Profile:
-    """Profiles one step after the warm-up, and writes its kernels, longest first, and when the GPU had none."""
-
-    def __init__(self, folder: Path, name: str, watch: Watch, warm: int) -> None:
-        from torch.profiler import ProfilerActivity, profile
-
-        self.path = folder / f"{''.join(c if c.isalnum() else '_' for c in name)}.txt"
-        self.watch, self.warm, self.profiler = watch, warm, profile(activities=[ProfilerActivity.CUDA])
-
-    def __enter__(self) -> None:
-        plain: Callable[..., None] = self.watch.step
-
-        def step(_: Any = None) -> None:
-            plain()
-            if len(self.watch.times) == self.warm:
-                self.profiler.start()
-            elif len(self.watch.times) == self.warm + 1:
-                self.profiler.stop()
-                span = 1e3 * (self.watch.times[-1] - self.watch.times[-2])
-                profiler: Any = self.profiler
-                kernels = [
-                    (event.time_range.start / 1e3, event.time_range.end / 1e3, event.name)
-                    for event in profiler.events()
-                    if event.device_type.name == "CUDA"
-                ]
-                self.path.write_text("\n".join(describe_kernels(kernels, span)) + "\n")
-
-        object.__setattr__(self.watch, "step", step)
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def describe_kernels(kernels: Sequence[tuple[float, float, str]], span: float) -> list[str]:
-    """A profile's lines, from (start, end, name) of each kernel and the time of the whole step, all in ms."""
-    spent: dict[str, list[float]] = {}
-    for start, end, name in kernels:
-        spent.setdefault(name[:150], []).append(end - start)
-    gaps = find_gaps(kernels)
-    idle = sum(length for length, *_ in gaps)
-    return [
-        f"{sum(map(sum, spent.values())):10.2f} ms in kernels, {span:.2f} ms the step as profiled",
-        f"{idle:10.2f} ms in {len(gaps)} gaps between kernels",
-        *(
-            f"{sum(times):10.2f} ms {len(times):7d} x {name}"
-            for name, times in sorted(spent.items(), key=lambda item: -sum(item[1]))[:80]
-        ),
-        "the longest gaps: ms, at ms, before and after",
-        *(f"{length:10.3f} {at:10.1f} {before[:60]} | {after[:60]}" for length, at, before, after in gaps[:40]),
-    ]
-
-
-def find_gaps(kernels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str, str]]:
-    """(length, begin since the first kernel, kernel before, kernel after) of each time without a kernel, longest first.
-
-    kernels are (start, end, name); those of other streams may overlap.
-    """
-    gaps = []
-    ordered = sorted(kernels)
-    begin, busy_until, last = ordered[0] if ordered else (0.0, 0.0, "")
-    for start, end, name in ordered[1:]:
-        if start > busy_until:
-            gaps.append((start - busy_until, busy_until - begin, last, name))
-        if end > busy_until:
-            busy_until, last = end, name
-    return sorted(gaps, reverse=True)
+        return Profile(self.profile, name, watch, self.warm)
 
 
 def _pad_for_original(examples: list[Example]) -> dict[str, torch.Tensor]:
     padded = pad(examples)
     return {name: tensor.pin_memory() for name, tensor in padded.items()} if torch.cuda.is_available() else padded
-
-
-def describe_machine() -> dict[str, str | None]:
-    """What the figures were measured on."""
-    import peft
-    import transformers
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "device": device,
-        "driver": _read_driver(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-        "command": " ".join(["python", *sys.argv]),
-    }
-
-
-def _read_driver() -> str | None:
-    if not torch.cuda.is_available():
-        return None
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def compare_with_baseline(variants: dict[str, dict[str, Any]]) -> dict[str, float | None]:

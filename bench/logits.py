@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench.gpu_train import GEOMETRIES, build_base
+from bench.gpu_samples import GEOMETRIES, build_base
 
 from tandem.model.internvl import IGNORED, make_trainable
 from tandem.model.speed import Speed, make_fast

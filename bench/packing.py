@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from bench.gpu_train import GEOMETRIES, Geometry, Samples, build_base
+from bench.gpu_samples import GEOMETRIES, Geometry, Samples, build_base
 
 from tandem.model.internvl import make_trainable
 from tandem.model.speed import Speed, make_fast

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from bench.gpu_equality import ALLOWED, PLAIN, WAYS, find_largest_difference, train_each_way
-from bench.gpu_train import EVERYTHING, GEOMETRIES, Variant
+from bench.gpu_samples import GEOMETRIES
+from bench.gpu_train import EVERYTHING, Variant
 
 from tests.bench.running import run
 

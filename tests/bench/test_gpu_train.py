@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from bench.gpu_train import compare_with_baseline, describe_kernels, find_gaps
+from bench.gpu_profile import describe_kernels, find_gaps
+from bench.gpu_train import compare_with_baseline
 
 from tests.bench.running import run
 
