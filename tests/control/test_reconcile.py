@@ -282,6 +282,23 @@ def test_a_pod_that_was_made_again_keeps_both_logs(world: World) -> None:
     assert sorted(said) == [b"first, to its end\n", b"second\n"]
 
 
+def test_a_worker_that_the_operator_removes_as_soon_as_the_master_has_ended_keeps_its_log(world: World) -> None:
+    world.apply()
+    world.settle()
+    master, worker = world.start_pods()
+    world.api.logs[NAMESPACE, worker["metadata"]["name"]] = b"rank 1, to its end\n"
+    world.settle()
+    world.end_pod(master)
+    world.settle()
+    world.api.remove(POD, NAMESPACE, worker["metadata"]["name"])
+    del world.api.logs[NAMESPACE, worker["metadata"]["name"]]
+    world.end_jobs()
+    world.settle()
+    record = world.read(world.place().attempt_end("train", 1))
+    (log,) = [pod["log"] for pod in record["pods"] if "-worker-" in pod["name"]]
+    assert world.store.get(log) == b"rank 1, to its end\n"
+
+
 def test_a_pod_that_was_lost_and_made_again_is_not_given_the_log_of_the_new_one(world: World) -> None:
     world.apply()
     world.settle()

@@ -42,8 +42,10 @@ class Settler:
             for stage in one.stage.stages:
                 if stage in records:
                     self.collector.keep_seen(records[stage].starts[one.number], one.pods_of(stage))
-            # A drain, an eviction or somebody's kubectl: soon their logs can be read no more.
-            self.follow([pod for pod in one.pods if "deletionTimestamp" in pod["metadata"]])
+            # A drain, an eviction, somebody's kubectl, or the operator, which removes what it takes to be running still
+            # once the master has ended: soon their logs can be read no more.
+            ending = any(is_over(pod) for pod in one.pods)
+            self.follow([pod for pod in one.pods if ending or "deletionTimestamp" in pod["metadata"]])
             if is_finished(one.job) and all(is_over(pod) for pod in one.pods):
                 self._record(one.job, one, one.stage.stages, one.number, records)
                 self._delete(one)
@@ -56,7 +58,7 @@ class Settler:
     def follow(self, pods: Sequence[Object]) -> None:
         """Read the logs of pods that are about to go, to their end."""
         for pod in pods:
-            if not is_over(pod):
+            if not is_over(pod) or "deletionTimestamp" in pod["metadata"]:
                 self.collector.tails.follow(self.place.namespace, pod, find_container(pod))
 
     def _settle_gone(self, live: list[LiveJob], records: dict[str, StageRecords]) -> None:
