@@ -15,12 +15,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench.gpu_machine import PEAK_FLOPS, describe_machine
+from bench.gpu_samples import GEOMETRIES, IMAGE, Geometry
 
 from tandem.evaluate.fast.attention import (
     attend_each,
@@ -38,43 +39,6 @@ from tandem.evaluate.fast.schedule import Machine, Request, generate_texts
 from tandem.evaluate.fast.vision import normalise_pixels
 from tandem.evaluate.packed import PackedTexts
 from tandem.model.internvl import TrainableInternVL
-
-IMAGE = 5
-"""Token id of an image token in the made-up vocabulary."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Sizes of an InternVL."""
-
-    hidden: int
-    inner: int
-    layers: int
-    heads: int
-    key_heads: int
-    vocabulary: int
-    vision_hidden: int
-    vision_layers: int
-    vision_heads: int
-    side: int
-    tied: bool
-
-
-GEOMETRIES = {
-    "tiny": Geometry(
-        hidden=64, inner=128, layers=2, heads=4, key_heads=2, vocabulary=512,
-        vision_hidden=32, vision_layers=2, vision_heads=4, side=56, tied=False,
-    ),
-    "2b": Geometry(
-        hidden=1536, inner=8960, layers=28, heads=12, key_heads=2, vocabulary=151_674,
-        vision_hidden=1024, vision_layers=24, vision_heads=16, side=448, tied=True,
-    ),
-    "8b": Geometry(
-        hidden=3584, inner=18_944, layers=28, heads=28, key_heads=4, vocabulary=151_674,
-        vision_hidden=1024, vision_layers=24, vision_heads=16, side=448, tied=False,
-    ),
-}  # fmt: skip
-"""InternVL3's, as published; tiny is for tests."""
 
 VARIANTS = {
     "packed": Options(compiled=True, captured=True),
@@ -172,7 +136,7 @@ def make_network(geometry: Geometry, device: str) -> Any:
         },
         vision_config={
             "hidden_size": geometry.vision_hidden,
-            "intermediate_size": 4 * geometry.vision_hidden,
+            "intermediate_size": geometry.vision_inner,
             "num_hidden_layers": geometry.vision_layers,
             "num_attention_heads": geometry.vision_heads,
             "attention_bias": True,
