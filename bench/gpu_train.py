@@ -56,6 +56,7 @@ class Variant:
     checkpointed: bool = False
     autocast: bool = False
     workers: int = 0
+    fused_optimizer: bool | None = None
     all_logits: bool = False
     """transformers' own forward and loss in the place of ours; needs padded samples."""
 
@@ -78,6 +79,7 @@ VARIANTS = {
     "everything, 8192, checkpointed": Variant(speed=EVERYTHING, packed_tokens=8192, checkpointed=True),
     "everything but fused LoRA": Variant(speed=replace(EVERYTHING, fused_lora=False)),
     "everything but fused loss": Variant(speed=replace(EVERYTHING, fused_loss=False)),
+    "everything but the fused optimizer": Variant(speed=EVERYTHING, fused_optimizer=False),
     "everything, dropout 0": Variant(speed=EVERYTHING, dropout=0.0),
 }
 
@@ -106,6 +108,7 @@ def describe_training(variant: Variant, *, global_size: int, steps: int, learnin
             "zero": {"stage": 0},
             "gradientCheckpointing": variant.checkpointed,
             "workers": variant.workers,
+            "speed": {"fusedOptimizer": variant.fused_optimizer},
             "logEverySteps": 1,
         }
     )

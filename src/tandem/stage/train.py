@@ -64,8 +64,8 @@ def run_train(context: Context, say: Callable[[str], None], pod: Pod) -> Outcome
 def _command(pod: Pod, ranks: int, job_file: Path) -> list[str]:
     rendezvous = [] if pod.by_operator else ["--standalone", "--nproc-per-node", str(ranks)]
     return [
-        *(sys.executable, "-m", "tandem.stage.torchrun", str(os.getpid())),
-        *(*rendezvous, "--max-restarts", "0", "--shutdown-timeout", str(GRACE_SECONDS)),
+        *(sys.executable, "-m", "tandem.stage.torchrun", str(os.getpid()), str(GRACE_SECONDS)),
+        *(*rendezvous, "--max-restarts", "0"),
         *("-m", "tandem.train.rank", str(job_file)),
     ]
 
