@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from bench.gpu_machine import PEAK_FLOPS, describe_machine
-from bench.gpu_samples import GEOMETRIES, IMAGE, Geometry
+from bench.gpu_samples import GEOMETRIES, IMAGE, build_base
 
 from tandem.evaluate.fast.attention import (
     attend_each,
@@ -38,7 +38,7 @@ from tandem.evaluate.fast.prefill import Prompt
 from tandem.evaluate.fast.schedule import Machine, Request, generate_texts
 from tandem.evaluate.fast.vision import normalise_pixels
 from tandem.evaluate.packed import PackedTexts
-from tandem.model.internvl import TrainableInternVL
+from tandem.model.internvl import make_trainable
 
 VARIANTS = {
     "packed": Options(compiled=True, captured=True),
@@ -68,7 +68,10 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="folder for tables of the kernels' times")
     parser.add_argument("--output", type=Path, help="file for the JSON")
     options = parser.parse_args()
-    network = make_network(GEOMETRIES[options.geometry], options.device)
+    geometry = GEOMETRIES[options.geometry]
+    network: Any = make_trainable(build_base(geometry, dtype=torch.bfloat16, device=options.device)).requires_grad_(
+        False
+    )
     prompts = draw_prompts(network, options.samples, options.tiles)
     report: dict[str, Any] = {
         "machine": describe_machine(),
@@ -113,46 +116,6 @@ def attempt(function: Any, *arguments: Any) -> dict[str, Any]:
     release()
     print(f"{function.__name__} {arguments[3:]}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     return found
-
-
-def make_network(geometry: Geometry, device: str) -> Any:
-    """An InternVL with random weights, bfloat16, in evaluation mode."""
-    from transformers import InternVLConfig
-
-    config = InternVLConfig(
-        text_config={
-            "model_type": "qwen2",
-            "vocab_size": geometry.vocabulary,
-            "hidden_size": geometry.hidden,
-            "intermediate_size": geometry.inner,
-            "num_hidden_layers": geometry.layers,
-            "num_attention_heads": geometry.heads,
-            "num_key_value_heads": geometry.key_heads,
-            "max_position_embeddings": 32_768,
-            "rope_theta": 1_000_000.0,
-            "tie_word_embeddings": geometry.tied,
-            "bos_token_id": None,
-            "eos_token_id": None,
-        },
-        vision_config={
-            "hidden_size": geometry.vision_hidden,
-            "intermediate_size": geometry.vision_inner,
-            "num_hidden_layers": geometry.vision_layers,
-            "num_attention_heads": geometry.vision_heads,
-            "attention_bias": True,
-            "image_size": [geometry.side, geometry.side],
-            "patch_size": [14, 14],
-        },
-        image_token_id=IMAGE,
-        image_seq_length=(geometry.side // 28) ** 2,
-        tie_word_embeddings=geometry.tied,
-    )
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device):
-        network: Any = TrainableInternVL(config)
-    torch.set_default_dtype(torch.float32)
-    return network.eval().requires_grad_(False)
 
 
 def add_adapter(network: Any, rank: int) -> Any:

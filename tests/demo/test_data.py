@@ -7,7 +7,8 @@ import pytest
 from tandem.demo.data import BASE_META, HELDOUT, TRAIN_META, VALIDATION_META, write_data
 from tandem.evaluate.samples import read_eval_samples
 from tandem.spec.train import FINAL_ANSWER
-from tandem.train.meta import SampleRef, read_meta, read_samples
+from tandem.train.annotations import SampleRef, read_samples
+from tandem.train.meta import read_meta
 
 MARKER = FINAL_ANSWER.partition("{")[0]
 

@@ -342,7 +342,8 @@ from tandem.model.images import open_image
 from tandem.model.json_files import read_json
 from tandem.spec import load_run
 from tandem.store import open_store
-from tandem.train.meta import read_meta, scan_samples
+from tandem.train.annotations import scan_samples
+from tandem.train.meta import read_meta
 def samples(path):
     for one in scan_samples(read_meta(path)):
         raise TandemError(one.faults)

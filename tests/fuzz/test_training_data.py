@@ -11,7 +11,8 @@ from hypothesis import given
 from tandem.check.report import Collector
 from tandem.check.training import check_ids, read_case_ids, read_training_sets
 from tandem.inputs import Resolver
-from tandem.train.meta import BadSample, read_meta, scan_samples
+from tandem.train.annotations import BadSample, scan_samples
+from tandem.train.meta import read_meta
 from tests.fuzz.damage import damaged_json, damaged_lines, expect_clear_faults, fuzzing, read_or_faults, write_json
 from tests.spec.runs import parse, run_file
 

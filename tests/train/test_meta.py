@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tandem.errors import BadData
 from tandem.model.prompt import Turn
-from tandem.train.meta import BadSample, Meta, SampleRef, read_meta, read_samples, scan_samples
+from tandem.train.annotations import BadSample, SampleRef, read_samples, scan_samples
+from tandem.train.meta import Meta, read_meta
 
 ENTRY = {"root": "pictures", "annotation": "train.jsonl", "data_augment": False, "repeat_time": 1}
 ANSWER = {"from": "gpt", "value": "A wall."}

@@ -15,7 +15,8 @@ from tandem.errors import BadData
 from tandem.model.images import probe_image
 from tandem.model.prompt import INTERNVL2_5, Turn
 from tandem.model.tiles import TileGeometry
-from tandem.train.meta import SampleRef, read_meta, read_samples
+from tandem.train.annotations import SampleRef, read_samples
+from tandem.train.meta import read_meta
 from tandem.train.samples import (
     IGNORED,
     Example,

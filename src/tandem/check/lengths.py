@@ -15,7 +15,7 @@ from tandem.check.tokens import describe_lengths
 from tandem.check.training import TrainingSet
 from tandem.evaluate.prepare import BUDGET_RULES
 from tandem.spec import TrainSpec
-from tandem.train.meta import SampleRef
+from tandem.train.annotations import SampleRef
 from tandem.train.packing import count_steps
 from tandem.train.samples import Length, ReadingRules, count_sample_tiles, measure_length
 

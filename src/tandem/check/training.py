@@ -13,7 +13,8 @@ from tandem.check.sources import Sources
 from tandem.errors import Fault
 from tandem.spec import Subject, find_marker
 from tandem.spec.run import RunSpec
-from tandem.train.meta import BadSample, SampleRef, read_meta, scan_samples
+from tandem.train.annotations import BadSample, SampleRef, scan_samples
+from tandem.train.meta import read_meta
 
 _MOST_BAD = 10_000
 """Lines that are noted beyond those that may be left out: a file of another kind has one in every few bytes."""

@@ -15,7 +15,8 @@ from tandem.errors import BadData, Fault
 from tandem.model.loading import load_base, load_tokenizer
 from tandem.model.tiles import TileGeometry
 from tandem.model.tiny import SMALL_CORPUS, make_tiny_model
-from tandem.train.meta import SampleRef, read_meta, read_samples
+from tandem.train.annotations import SampleRef, read_samples
+from tandem.train.meta import read_meta
 from tandem.train.samples import IGNORED, Example, ReadingRules, build_example
 
 if TYPE_CHECKING:

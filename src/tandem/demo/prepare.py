@@ -11,7 +11,8 @@ from pathlib import Path
 from tandem.demo.base import BaseRecipe, train_base
 from tandem.demo.data import BASE_META, TRAIN_META, write_data
 from tandem.errors import BadConfiguration, Fault
-from tandem.train.meta import read_meta, read_samples
+from tandem.train.annotations import read_samples
+from tandem.train.meta import read_meta
 
 VERSION = 3
 """Of the files that are written; to be raised whenever pictures, questions or the way of training change."""

@@ -111,7 +111,8 @@ def list_training_files(path: Path, reference: Reference) -> set[Path]:
 
     Raises BadData if more lines than may be cannot be used.
     """
-    from tandem.train.meta import read_meta, read_samples
+    from tandem.train.annotations import read_samples
+    from tandem.train.meta import read_meta
 
     meta = read_meta(path)
     files = {path, *(dataset.annotation for dataset in meta.datasets)}

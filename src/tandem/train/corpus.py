@@ -13,7 +13,8 @@ from pathlib import Path
 from tandem.errors import BadData, Fault
 from tandem.model.images import probe_image
 from tandem.model.prompt import Tokenizer
-from tandem.train.meta import BadSample, SampleRef, read_meta, scan_samples
+from tandem.train.annotations import BadSample, SampleRef, scan_samples
+from tandem.train.meta import read_meta
 from tandem.train.ranks import Ranks
 from tandem.train.samples import Length, ReadingRules, measure_length
 

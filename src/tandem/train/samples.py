@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tandem.model.images import MAX_PIXELS, open_image
 from tandem.model.prompt import INTERNVL2_5, EncodedTurn, Template, Tokenizer, encode_turns
 from tandem.model.tiles import INTERNVL_TILES, BudgetRule, TileGeometry, count_tiles, cut_tiles, normalise, tile_budget
-from tandem.train.meta import SampleRef
+from tandem.train.annotations import SampleRef
 
 if TYPE_CHECKING:
     import torch

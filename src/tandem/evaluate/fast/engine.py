@@ -15,7 +15,7 @@ from tandem.evaluate.fast.prefill import Prefill, Prompt
 from tandem.evaluate.fast.schedule import Request, generate_texts
 from tandem.evaluate.fast.step import Slots, Step, capture, make_slots
 from tandem.evaluate.fast.weights import Decoder, join_weights
-from tandem.model.device_memory import SPARED, release_memory
+from tandem.model.device_memory import measure_room, release_memory
 
 MOST_SLOTS = 64
 """Texts that grow together. Fixed, because a product's shape can change a bfloat16 sum."""
@@ -212,8 +212,7 @@ def _measure_row(prefill: Prefill, *, longest: int, tile_size: int) -> tuple[int
         release_memory()
     used = torch.cuda.max_memory_allocated(device) - before
     release_memory()
-    free, total = torch.cuda.mem_get_info(device)
-    return row_tokens, int(free - used - SPARED * total)
+    return row_tokens, measure_room(device) - torch.cuda.memory_reserved(device) - used
 
 
 def _invent_prompt(network: Any, length: int, *, tile_size: int) -> Prompt:
