@@ -7,14 +7,15 @@ Training, bytes on one rank:
   activations  tokens of a micro-batch x layers x bytes a token and layer: (8 hidden + 4 intermediate) values, and
                for each adapted matrix its input once more where dropout or another number format makes a copy.
                In the fused way (tandem.model.fused_decoder) less, see _fused_layer_bytes.
-               With checkpointing: one layer of that twice, and hidden values for every layer
+               With checkpointing: one layer of that, twice but in the fused way, and hidden values for every layer
   logits       labelled tokens x vocabulary, but at most the 2^26 values that are made at once, x (float32 + its
                gradient + the model's own format)
 Against one H200 (InternVL3-2B's geometry, bfloat16, rank 16, no ZeRO) this gives 48, 91 and 27 GB where 44, 84 and 24
 were measured: packed to 8,192 and 16,384 tokens with float32 adapter and dropout; to 8,192 with bfloat16 adapter
 without dropout. With checkpointing 7 where 9 were measured, but that made all labelled logits at once.
 The fused way, with the figures of docs/benchmarks.md: 2B 32.0 and 18.5 GB where 32.7 and 18.6 were measured, 8B 76.9
-where 77.4 were; layers not compiled, 2B 34.9 where 35.7 were.
+where 77.4 were; layers not compiled, 2B 34.9 where 35.7 were; with checkpointing, 2B 7.3, 6.1 and 5.5 where 7.4, 6.0
+and 5.2 were (16,384, 8,192 and 4,096 tokens).
 
 Generation: weights, and for each token of a batch its keys and values in every layer (twice: the cache grows by
 copying) and one layer's activations.
@@ -69,7 +70,8 @@ def estimate_training(info: ModelInfo, train: TrainSpec, *, tokens: int, labelle
     fused = _is_fused(train)
     layer = _fused_layer_bytes(info, train) if fused else _layer_bytes(info, train)
     if train.gradient_checkpointing:
-        activations = tokens * (2 * layer + info.text_layers * info.text_hidden_size * value)
+        computed_again = layer if fused else 2 * layer
+        activations = tokens * (computed_again + info.text_layers * info.text_hidden_size * value)
     else:
         activations = tokens * info.text_layers * layer
     predicted = labelled if decide_ways(train, cuda=True)["labels_only"] else tokens
@@ -102,7 +104,7 @@ def _is_fused(train: TrainSpec) -> bool:
 
 
 def _is_fused_as_measured(info: ModelInfo, train: TrainSpec) -> bool:
-    return info.text_model == "qwen2" and train.precision is Precision.BFLOAT16 and not train.gradient_checkpointing
+    return info.text_model == "qwen2" and train.precision is Precision.BFLOAT16
 
 
 def _fused_layer_bytes(info: ModelInfo, train: TrainSpec) -> int:
