@@ -54,7 +54,7 @@ def drop(profile: dict[str, Any], *path: str) -> None:
     del profile[path[-1]]
 
 
-def put(profile: dict[str, Any], value: Any, *path: str) -> None:
+def put(profile: Any, value: Any, *path: str | int) -> None:
     for key in path[:-1]:
         profile = profile[key]
     profile[path[-1]] = value
@@ -75,6 +75,16 @@ POD = ("manifest", "spec", "template", "spec")
         (generate, lambda p: drop(p, "manifest", "spec", "completionMode"), "completionMode must be Indexed"),
         (endpoint, lambda p: drop(p, "manifest", "spec", "completionMode"), "completionMode must be Indexed"),
         (generate, lambda p: put(p, 4, "gpus"), "gpus says 4, and its pod asks for 1"),
+        (
+            generate,
+            lambda p: put(p, {"nvidia.com/gpu": ""}, *POD, "containers", 0, "resources", "limits"),
+            "the limit of nvidia.com/gpu is no whole number: ''",
+        ),
+        (
+            train,
+            lambda p: put(p, "two", "manifest", "spec", "pytorchReplicaSpecs", "Worker", "replicas"),
+            "Worker.replicas is no whole number: 'two'",
+        ),
         (score, lambda p: put(p, [], *POD, "containers"), "no usable pod template"),
         (score, lambda p: drop(p, *POD), "no usable pod template"),
         (score, lambda p: put(p, "main", *POD[:-1], "spec", "containers"), "no usable pod template"),

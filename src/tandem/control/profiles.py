@@ -208,16 +208,19 @@ def _problems(profile: Profile) -> Iterator[str]:
     except (KeyError, TypeError, AttributeError) as error:
         yield f"its manifest has no usable pod template (missing: {error})"
         return
+    except ValueError as error:
+        yield str(error)
+        return
     yield from found
 
 
 def _pytorch_problems(profile: Profile, spec: Mapping[str, Any]) -> Iterator[str]:
     replicas = spec["pytorchReplicaSpecs"]
-    counts = {role: int(replica.get("replicas", 1)) for role, replica in replicas.items()}
+    counts = {role: _read_count(replica.get("replicas", 1), f"{role}.replicas") for role, replica in replicas.items()}
     if counts.get("Master") != 1:
         yield "a PyTorchJob needs exactly one Master"
     nproc = spec.get("nprocPerNode")
-    if isinstance(nproc, str) and nproc.isdigit() and profile.ranks is not None:
+    if isinstance(nproc, str) and nproc.isdecimal() and profile.ranks is not None:
         made = sum(counts.values()) * int(nproc)
         if made != profile.ranks:
             yield f"ranks says {profile.ranks}, and its {sum(counts.values())} pods of {nproc} processes make {made}"
@@ -259,9 +262,17 @@ def _pod_problems(profile: Profile, templates: list[dict[str, Any]], containers:
 def _count_gpus(template: Mapping[str, Any]) -> int | None:
     """GPUs that a pod asks for; None if it names no resource that is called so."""
     counts = [
-        int(amount)
+        _read_count(amount, f"the limit of {resource}")
         for container in template["spec"]["containers"]
         for resource, amount in ((container.get("resources") or {}).get("limits") or {}).items()
         if resource.endswith("/gpu")
     ]
     return sum(counts) if counts else None
+
+
+def _read_count(value: Any, of: str) -> int:
+    """Raises ValueError that names what of it is, if it is no whole number."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{of} is no whole number: {value!r}") from None
