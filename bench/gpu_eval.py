@@ -68,10 +68,8 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="folder for tables of the kernels' times")
     parser.add_argument("--output", type=Path, help="file for the JSON")
     options = parser.parse_args()
-    geometry = GEOMETRIES[options.geometry]
-    network: Any = make_trainable(build_base(geometry, dtype=torch.bfloat16, device=options.device)).requires_grad_(
-        False
-    )
+    base = build_base(GEOMETRIES[options.geometry], dtype=torch.bfloat16, device=options.device)
+    network: Any = make_trainable(base).requires_grad_(False)
     prompts = draw_prompts(network, options.samples, options.tiles)
     report: dict[str, Any] = {
         "machine": describe_machine(),
