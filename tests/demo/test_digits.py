@@ -1,8 +1,6 @@
-import builtins
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -54,8 +52,18 @@ def test_pictures_are_named_for_what_they_show(drawn: tuple[Path, Pictures]) -> 
     from sklearn.datasets import load_digits
 
     target = load_digits().target
+    assert sum(map(len, drawn[1].values())) == len(target)
     for found in drawn[1].values():
         assert all(picture.digit == target[int(Path(picture.name).stem)] for picture in found)
+
+
+def test_draws_what_scikit_learn_loads(drawn: tuple[Path, Pictures]) -> None:
+    from sklearn.datasets import load_digits
+
+    images = load_digits().images
+    for picture in drawn[1]["heldout"]:
+        with Image.open(drawn[0] / picture.name) as image:
+            assert image.tobytes() == draw_digit(images[int(Path(picture.name).stem)]).tobytes()
 
 
 def test_the_seed_decides_the_split_but_not_the_drawings(drawn: tuple[Path, Pictures], tmp_path: Path) -> None:
@@ -87,13 +95,6 @@ def test_pictures_are_readable_image_files(drawn: tuple[Path, Pictures]) -> None
 
 
 def test_says_what_to_install_when_scikit_learn_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    importing = builtins.__import__
-
-    def refuse(name: str, *args: Any, **others: Any) -> Any:
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return importing(name, *args, **others)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setattr("tandem.demo.digits.find_spec", lambda _name: None)
     with pytest.raises(BadConfiguration, match=r"scikit-learn is not installed.*tandem\[demo\]"):
         draw_digits(tmp_path / "none", seed=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 from tandem.errors import TandemError
@@ -11,6 +13,7 @@ def main() -> None:
     """Run a command; expected failures are one line each and an exit code, everything else is a traceback."""
     from tandem.cli.app import app
 
+    atexit.register(gc.freeze)  # or the interpreter looks through all of torch and transformers before it ends
     try:
         app()
     except TandemError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -27,8 +29,8 @@ def draw_digits(folder: Path, *, seed: int) -> dict[str, list[Picture]]:
     Source: the 1,797 digits of the UCI optical recognition test set, as `sklearn.datasets.load_digits` ships them
     (8 x 8 pixels, 17 grey levels). Raises BadConfiguration if scikit-learn is not installed.
     """
-    digits = _load_digits()
-    order = list(range(len(digits.target)))
+    images, target = _load_digits()
+    order = list(range(len(target)))
     random.Random(seed).shuffle(order)  # noqa: S311
     pictures: dict[str, list[Picture]] = {}
     for split, count in SPLITS.items():
@@ -37,8 +39,8 @@ def draw_digits(folder: Path, *, seed: int) -> dict[str, list[Picture]]:
         pictures[split] = []
         for number in sorted(chosen):
             name = f"images/{split}/{number:04}.png"
-            draw_digit(digits.images[number]).save(folder / name)
-            pictures[split].append(Picture(name=name, digit=int(digits.target[number])))
+            draw_digit(images[number]).save(folder / name)
+            pictures[split].append(Picture(name=name, digit=int(target[number])))
     return pictures
 
 
@@ -51,11 +53,18 @@ def draw_digit(levels: Any) -> Image.Image:
     return grey.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
 
 
-def _load_digits() -> Any:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
+def _load_digits() -> tuple[Any, Any]:
+    """All pictures [1797, 8, 8] and their digits [1797], from scikit-learn's file.
+
+    Importing scikit-learn for it would take longer than drawing them all.
+    """
+    import numpy as np
+
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
         raise BadConfiguration(
             Fault(where="demo", what="scikit-learn is not installed", remedy="Install the extra: tandem[demo]")
-        ) from None
-    return load_digits()
+        )
+    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
