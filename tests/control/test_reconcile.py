@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tandem.control.api import EVENT, JOB, POD, PYTORCHJOB, RUN, Forbidden, Kind, Refused
+from tandem.control.collect import MOST_TRIES
 from tandem.control.fake import FakeApi
 from tandem.errors import BadConfiguration, Fault, Unavailable
 from tandem.outcome import DONE
@@ -294,9 +296,81 @@ def test_a_worker_that_the_operator_removes_as_soon_as_the_master_has_ended_keep
     del world.api.logs[NAMESPACE, worker["metadata"]["name"]]
     world.end_jobs()
     world.settle()
+    assert worker_log(world) == b"rank 1, to its end\n"
+
+
+def test_a_worker_that_goes_while_looks_wait_for_the_store_keeps_its_log(world: World) -> None:
+    world.apply()
+    world.settle()
+    master, worker = world.start_pods()
+    world.settle()
+    world.api.logs[NAMESPACE, worker["metadata"]["name"]] = b"rank 1, to its end\n"
+    world.end_pod(master)
+    world.controller.refresh(world.controller.mirrors.pods)  # no look comes in between
+    world.api.remove(POD, NAMESPACE, worker["metadata"]["name"])
+    del world.api.logs[NAMESPACE, worker["metadata"]["name"]]
+    world.end_jobs()
+    world.settle()
+    assert worker_log(world) == b"rank 1, to its end\n"
+
+
+def test_a_log_that_the_store_does_not_take_is_kept_until_it_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.apply()
+    world.settle()
+    master, worker = world.start_pods()
+    world.settle()
+    world.api.logs[NAMESPACE, worker["metadata"]["name"]] = b"rank 1, to its end\n"
+    world.end_pod(master)
+    world.settle()
+    world.api.remove(POD, NAMESPACE, worker["metadata"]["name"])
+    del world.api.logs[NAMESPACE, worker["metadata"]["name"]]
+    world.end_jobs()
+    put = world.store.put_if_absent
+
+    def refuse_ends(key: str, body: bytes) -> Any:
+        if key == world.place().attempt_end("train", 1):
+            raise Unavailable(Fault(where="s3://bucket", what="does not answer", remedy="Wait."))
+        return put(key, body)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "put_if_absent", refuse_ends)
+        world.settle()
+    world.pass_time(120)
+    assert worker_log(world) == b"rank 1, to its end\n"
+
+
+@pytest.mark.parametrize("comes_late", [True, False])
+def test_a_log_whose_end_is_long_in_coming_is_waited_for_a_few_times(comes_late: bool, world: World) -> None:
+    work: list[Callable[[], None]] = []
+
+    def put_off(one: Callable[[], None]) -> Callable[[float], None]:
+        work.append(one)
+        return lambda _: None
+
+    world.restart(spawn=put_off)
+    world.apply()
+    world.settle()
+    master, worker = world.start_pods()
+    world.settle()
+    world.end_pod(master)
+    world.settle()
+    (read,) = work
+    if comes_late:
+        read()
+    world.end_pod(worker, log=b"more, which nobody follows\n")
+    world.end_jobs()
+    for _ in range(MOST_TRIES):
+        assert comes_late or world.read(world.place().attempt_end("train", 1)) is None
+        world.pass_time(120)
+    assert worker_log(world) == (b"step 1/4\n" if comes_late else b"more, which nobody follows\n")
+
+
+def worker_log(world: World) -> bytes:
     record = world.read(world.place().attempt_end("train", 1))
     (log,) = [pod["log"] for pod in record["pods"] if "-worker-" in pod["name"]]
-    assert world.store.get(log) == b"rank 1, to its end\n"
+    return world.store.get(log)
 
 
 def test_a_pod_that_was_lost_and_made_again_is_not_given_the_log_of_the_new_one(world: World) -> None:

@@ -82,7 +82,7 @@ class World:
         self.api.time = lambda: write_time(self.seconds)
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, spawn: Callable[[Callable[[], None]], Callable[[float], None]] | None = None) -> None:
         """A new controller: the one before is dead, and what it remembered is gone."""
         self.controller = assemble(
             self.api,
@@ -93,7 +93,7 @@ class World:
             log=self.log,
             now=lambda: self.seconds,
             random=lambda: 0.5,
-            spawn=at_once,
+            spawn=spawn or at_once,
         )
 
     def apply(self, name: str = "demo", spec: dict[str, Any] | None = None) -> None:

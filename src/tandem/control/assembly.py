@@ -9,11 +9,11 @@ from pathlib import Path
 from tandem.control.api import JOB, POD, PYTORCHJOB, RUN, Api, Kind, Object
 from tandem.control.controller import Controller
 from tandem.control.health import Health, Metrics
-from tandem.control.names import OURS, RUN_ID
+from tandem.control.names import OURS
 from tandem.control.notices import Log, Notices
 from tandem.control.profiles import read_profiles
 from tandem.control.reconcile import Reconciler
-from tandem.control.seen import LastSeen, LogTails, spawn_thread
+from tandem.control.seen import LastSeen, LogTails, run_id_of, spawn_thread
 from tandem.control.showing import Showing
 from tandem.control.tracking import Mirrors, Tracker
 from tandem.control.watch import Mirror
@@ -69,7 +69,7 @@ def assemble(
             now=now,
             random=random,
             notify=board.listener(kind),
-            index=_run_id_of,
+            index=run_id_of,
         )
 
     metrics = Metrics()
@@ -113,8 +113,3 @@ def assemble(
         ask_store=lambda: probe(store),
     )
     return board.controller
-
-
-def _run_id_of(one: Object) -> str | None:
-    found: str | None = (one["metadata"].get("labels") or {}).get(RUN_ID)
-    return found

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tandem.control.api import Api, Busy, Forbidden, NotFound, Object, Refused
-from tandem.control.pods import choose_outcome, describe_end, find_container
+from tandem.control.pods import choose_outcome, describe_end, find_container, has_begun
 from tandem.control.seen import LastSeen, LogTails
 from tandem.control.stored import RunRecords
 from tandem.control.times import read_time, write_time
+from tandem.errors import Fault
 from tandem.outcome import Outcome, choose_strongest
 from tandem.record.attempt import (
     AttemptEnd,
@@ -83,7 +84,7 @@ class Collector:
             outcome = self._ask_executions(start.stage, unclaimed) or outcome
         ended = max((read_time(end.ended_at) for end in ends if end.ended_at), default=self.now())
         begun = min((read_time(end.started_at) for end in ends if end.started_at), default=ended)
-        return write_attempt_end(
+        written = write_attempt_end(
             self.store,
             self.place,
             AttemptEnd(
@@ -98,29 +99,41 @@ class Collector:
                 ended_at=write_time(ended),
             ),
         )
+        for end in ends:
+            self.tails.forget(end.uid)
+        return written
 
     def _keep_log(self, start: AttemptStart, pod: Object, name: str, *, is_first: bool) -> PodEnd:
         end = describe_end(pod)
-        log = self.tails.take(end.uid)
-        if log is None and is_first:
+        log = self._find_tail(end)
+        if not log and is_first and has_begun(pod):
             log = self._read_log(pod, end)
         if log is None:
             return end
         key = write_attempt_log(self.store, self.place, start, name, log)
         return end.model_copy(update={"log": key})
 
-    def _read_log(self, pod: Object, end: PodEnd) -> bytes | None:
-        if end.node is None or (pod.get("status") or {}).get("phase") == "Pending":
+    def _find_tail(self, end: PodEnd) -> bytes | None:
+        tail = self.tails.find(end.uid)
+        if tail is None:
             return None
+        if not tail.is_whole and self._may_try_again(end):
+            raise Busy(Fault(where=end.name, what="its log is still being read", remedy="It is looked at again."))
+        return bytes(tail.text) or None
+
+    def _read_log(self, pod: Object, end: PodEnd) -> bytes | None:
         try:
             return self.api.read_log(self.place.namespace, end.name, find_container(pod), tail_lines=MOST_LINES)
         except (NotFound, Refused, Forbidden):
             return None
         except Busy:
-            self._tries[end.uid] = self._tries.get(end.uid, 0) + 1
-            if self._tries[end.uid] < MOST_TRIES:
+            if self._may_try_again(end):
                 raise
             return None
+
+    def _may_try_again(self, end: PodEnd) -> bool:
+        self._tries[end.uid] = self._tries.get(end.uid, 0) + 1
+        return self._tries[end.uid] < MOST_TRIES
 
     def _ask_executions(self, stage: str, unclaimed: Sequence[str]) -> Outcome | None:
         said = [self.records.read_exit(stage, execution) for execution in unclaimed]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from tandem.control.api import NotFound, Object
 from tandem.control.health import Health, Metrics
-from tandem.control.names import RUN_ID
 from tandem.control.notices import Log
 from tandem.control.queue import WorkQueue
 from tandem.control.reconcile import Reconciler
+from tandem.control.seen import run_id_of
 from tandem.control.tracking import Mirrors
 from tandem.control.watch import Mirror
 from tandem.errors import RetryableError, TandemError
@@ -63,14 +63,13 @@ class Controller:
 
     def note_child(self, child: Object, is_gone: bool) -> None:  # noqa: ARG002 - what a mirror tells
         """A job or pod of a Run changed."""
-        name = self.runs_by_id.get((child["metadata"].get("labels") or {}).get(RUN_ID, ""))
+        name = self.runs_by_id.get(run_id_of(child) or "")
         if name is not None:
             self._ask_for(name)
 
     def note_pod(self, pod: Object, is_gone: bool) -> None:
-        """A pod changed; the last that was seen of a deleted one is kept."""
-        if is_gone:
-            self.reconciler.tracker.seen.note_gone(pod)
+        """A pod changed; what it says is kept."""
+        self.reconciler.tracker.note_pod(pod, is_gone)
         self.note_child(pod, is_gone)
 
     def refresh(self, mirror: Mirror) -> float:

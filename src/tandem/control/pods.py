@@ -62,6 +62,11 @@ def is_over(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
+def has_begun(pod: Object) -> bool:
+    """Whether a node has it and a container of it may have said something."""
+    return bool(pod["spec"].get("nodeName")) and (pod.get("status") or {}).get("phase") != "Pending"
+
+
 def index_of(pod: Object) -> int:
     """The pod's place in its Indexed Job; 0 in any other."""
     metadata = pod["metadata"]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tandem.control.api import Api, Object
+from tandem.control.names import RUN_ID
+from tandem.control.pods import find_container, has_begun
 from tandem.errors import TandemError
 
 MOST_KEPT = 20_000
-"""Pods that are gone and kept; the oldest go first."""
+"""Pods that are gone, and logs, that are kept; the oldest go first."""
+TAIL_SECONDS = 5.0
+"""How long the end of a log is waited for at a time."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +42,11 @@ class LastSeen:
         with self._lock:
             return [pod for pod in self._gone.values() if owner_uid(pod) == job_uid]
 
+    def is_recorded(self, job_uid: str | None) -> bool:
+        """Whether nothing more has to be known of a job's pods."""
+        with self._lock:
+            return job_uid in self._recorded
+
     def forget(self, job_uid: str) -> None:
         """Drop the pods of a job that has been recorded."""
         with self._lock:
@@ -57,6 +67,23 @@ def owner_uid(one: Object) -> str | None:
     return next((str(reference["uid"]) for reference in references if reference.get("controller")), None)
 
 
+def run_id_of(one: Object) -> str | None:
+    """The Run for which a controller made an object."""
+    found: str | None = (one["metadata"].get("labels") or {}).get(RUN_ID)
+    return found
+
+
+@dataclass(kw_only=True)
+class Tail:
+    """A log that is read while its pod goes."""
+
+    text: bytearray = field(default_factory=bytearray)
+    is_whole: bool = False
+    """Whether it ended, or broke off: nothing more comes."""
+    wait: Callable[[float], None] = lambda _: None
+    """Waits for more of it, at most so many seconds."""
+
+
 @dataclass(kw_only=True)
 class LogTails:
     """Reads the logs of pods that are about to be deleted, to their end: afterwards nobody can."""
@@ -64,36 +91,42 @@ class LogTails:
     api: Api
     spawn: Callable[[Callable[[], None]], Callable[[float], None]]
     """Starts a function beside this one; what it returns waits for it, at most so many seconds."""
-    _texts: dict[str, bytearray] = field(default_factory=dict)
-    _waits: dict[str, Callable[[float], None]] = field(default_factory=dict)
+    _tails: dict[str, Tail] = field(default_factory=dict)
+    """By the pod's uid, oldest first."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def follow(self, namespace: str, pod: Object, container: str) -> None:
-        """Begin to read a pod's log, once."""
+    def follow(self, namespace: str, pod: Object) -> None:
+        """Begin to read a pod's log, once; one that has not begun has none."""
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
-        if uid in self._texts:
+        if not has_begun(pod):
             return
-        text = self._texts[uid] = bytearray()
+        with self._lock:
+            if uid in self._tails:
+                return
+            tail = self._tails[uid] = Tail()
+            _shorten(self._tails)
 
         def read() -> None:
-            for piece in _quietly(self.api.follow_log(namespace, name, container)):
-                text.extend(piece)
+            # What has been read before it breaks off is kept.
+            with suppress(TandemError):
+                for piece in self.api.follow_log(namespace, name, find_container(pod)):
+                    tail.text.extend(piece)
+            tail.is_whole = True
 
-        self._waits[uid] = self.spawn(read)
+        tail.wait = self.spawn(read)
 
-    def take(self, uid: str) -> bytes | None:
-        """What a pod said, and forget it; None if its log was not followed, or nothing of it came."""
-        if uid not in self._texts:
-            return None
-        self._waits.pop(uid)(5.0)
-        return bytes(self._texts.pop(uid)) or None
+    def find(self, uid: str) -> Tail | None:
+        """What a pod said, as far as it can be had within some seconds; None if its log was not followed."""
+        with self._lock:
+            tail = self._tails.get(uid)
+        if tail is not None and not tail.is_whole:
+            tail.wait(TAIL_SECONDS)
+        return tail
 
-
-def _quietly(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces up to the first failure: what has been read is kept."""
-    try:
-        yield from pieces
-    except TandemError:
-        return
+    def forget(self, uid: str) -> None:
+        """Drop a log that has been recorded."""
+        with self._lock:
+            self._tails.pop(uid, None)
 
 
 def spawn_thread(work: Callable[[], None]) -> Callable[[float], None]:

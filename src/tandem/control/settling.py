@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tandem.control.api import JOB_KINDS, Api, NotFound, Object
 from tandem.control.collect import Collector
 from tandem.control.live import LiveJob, read_live_job, remember_job
-from tandem.control.pods import find_container, is_finished, is_over
+from tandem.control.pods import is_finished, is_over
 from tandem.control.seen import owner_uid
 from tandem.control.stored import StageRecords
 from tandem.record.attempt import AttemptStart, write_attempt_start
@@ -36,20 +36,15 @@ class Settler:
         for one in jobs:
             kept = [records[stage] for stage in one.stage.stages if stage in records]
             if kept and all(is_recorded(one, record) for record in kept):
-                self._delete(one)
+                self._let_go(one)
                 continue
             self._note(one, records)
             for stage in one.stage.stages:
                 if stage in records:
                     self.collector.keep_seen(records[stage].starts[one.number], one.pods_of(stage))
-            # A drain, an eviction, somebody's kubectl, or the operator, which removes what it takes to be running still
-            # once the master has ended: soon their logs can be read no more.
-            ending = any(is_over(pod) for pod in one.pods)
-            self.follow([pod for pod in one.pods if ending or "deletionTimestamp" in pod["metadata"]])
             if is_finished(one.job) and all(is_over(pod) for pod in one.pods):
                 self._record(one.job, one, one.stage.stages, one.number, records)
-                self._delete(one)
-                self.collector.seen.forget(one.uid)
+                self._let_go(one)
             else:
                 live.append(one)
         self._settle_gone(live, records)
@@ -58,8 +53,7 @@ class Settler:
     def follow(self, pods: Sequence[Object]) -> None:
         """Read the logs of pods that are about to go, to their end."""
         for pod in pods:
-            if not is_over(pod) or "deletionTimestamp" in pod["metadata"]:
-                self.collector.tails.follow(self.place.namespace, pod, find_container(pod))
+            self.collector.tails.follow(self.place.namespace, pod)
 
     def _settle_gone(self, live: list[LiveJob], records: dict[str, StageRecords]) -> None:
         """Record attempts whose job was there and is gone."""
@@ -124,7 +118,8 @@ class Settler:
             said = f"{end.outcome.code}: {end.outcome.message}".removesuffix(": ")
             self.notice("AttemptEnded", stage, number, f"{start.job}: {said}")
 
-    def _delete(self, one: LiveJob) -> None:
+    def _let_go(self, one: LiveJob) -> None:
+        self.collector.seen.forget(one.uid)
         if not one.is_leaving:
             kind = JOB_KINDS[one.job["kind"]]
             self.api.delete(kind, self.place.namespace, one.name, uid=one.uid, propagation="Background")

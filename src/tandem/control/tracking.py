@@ -12,8 +12,9 @@ from tandem.control.live import LiveJob, infer_job, read_live_job
 from tandem.control.making import JobMaker
 from tandem.control.manifest import Owner
 from tandem.control.notices import Notices
+from tandem.control.pods import is_over
 from tandem.control.profiles import Profiles
-from tandem.control.seen import LastSeen, LogTails, owner_uid
+from tandem.control.seen import LastSeen, LogTails, owner_uid, run_id_of
 from tandem.control.settling import Settler
 from tandem.control.stored import RunRecords
 from tandem.control.watch import Mirror
@@ -70,6 +71,24 @@ class Tracker:
     """Says which bytes each input is. Raises BadConfiguration for what a cluster cannot reach."""
     notices: Notices
     now: Callable[[], float]
+
+    def note_pod(self, pod: Object, is_gone: bool) -> None:
+        """Keep how a deleted pod was last seen, and read the logs of those that are about to go.
+
+        That is: somebody drains its node, evicts or deletes it, or the operator will, which removes what it takes to be
+        running still once the master has ended. Looks at Runs may be waiting for a store meanwhile.
+        """
+        if is_gone:
+            self.seen.note_gone(pod)
+            return
+        job = owner_uid(pod)
+        if job is None or self.seen.is_recorded(job):
+            return
+        others = [one for one in self.mirrors.pods.find(run_id_of(pod) or "") if owner_uid(one) == job]
+        is_ending = any(is_over(one) for one in others)
+        for one in others:
+            if "deletionTimestamp" in one["metadata"] or (is_ending and not is_over(one)):
+                self.tails.follow(self.namespace, one)
 
     def track(self, run: Object, submission: Submission, place: RunPlace) -> Tracked:
         """Take up a Run; its record is written if it is not there yet.
