@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from tandem.stage.score import read_texts
 from tandem.store import Store, open_store
 from tandem.store.layout import RunPlace
 from tests.e2e.desk import Desk
+from tests.e2e.trials import Trial, run_through
 
 ROOT = Path(__file__).parents[2]
 FILE = "jobs/demo.yaml"
+MOST_RUNS = 4
+"""That trials may be spread over: the moment of the last kills of a Run can come too late for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,22 @@ def run_demo(desk: Desk, store_url: str) -> Finished:
     answer = desk.tandem("run", FILE, "--store", store_url, "-o", "json")
     assert answer.code == 0, answer.err
     return find_finished(desk, store_url, json.loads(answer.out))
+
+
+def run_under(
+    desk: Desk, file: str, url_of: Callable[[int], str], trials: Sequence[Trial], say: Callable[[str], None]
+) -> tuple[list[Finished], list[str]]:
+    """Do everything to Runs of the demo, each in a store of its own; the Runs, and what was done to them."""
+    left, runs, done = list(trials), list[Finished](), list[str]()
+    while not runs or left:
+        assert len(runs) < MOST_RUNS, f"their moment never came: {left}"
+        url = url_of(len(runs))
+        say(f"Run {len(runs) + 1}: {len(left)} trials")
+        story = run_through(desk, file, url, left, say)
+        runs.append(find_finished(desk, url, story.answer))
+        done += story.done
+        left = story.left
+    return runs, done
 
 
 def find_finished(desk: Desk, store_url: str, described: Any) -> Finished:

@@ -12,15 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.demo_run import FILE, Finished, find_finished, give_workers, prepare_inputs, run_demo
+from tests.e2e.demo_run import FILE, Finished, find_finished, give_workers, prepare_inputs, run_demo, run_under
 from tests.e2e.desk import Desk
 from tests.e2e.trials import STAGES, Trial, draw_kills, run_through, stop_while_writing
 from tests.servers import Versitygw, versitygw_in
 
 KILLS = int(os.environ.get("KILLS", "20"))
 SEED = int(os.environ.get("SEED") or secrets.randbelow(10**6))
-MOST_ROUNDS = 4
-"""Runs that KILLS may be spread over: the last kills of a Run can come too late for it."""
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +42,9 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Versity
 
 def survive(desk: Desk, undisturbed: Finished, trials: Sequence[Trial], url_of: Callable[[int], str]) -> None:
     """Do everything to Runs of the demo, each in a store of its own; each ends as the undisturbed one."""
-    left, file = list(trials), give_workers(desk.folder)
-    for number in range(MOST_ROUNDS):
-        print(f"Run {number + 1}: {len(left)} trials")  # noqa: T201
-        story = run_through(desk, file, url_of(number), left, tell)
-        finished = find_finished(desk, url_of(number), story.answer)
+    runs, _ = run_under(desk, give_workers(desk.folder), url_of, trials, tell)
+    for finished in runs:
         assert finished.read_what_must_repeat() == undisturbed.read_what_must_repeat()
-        left = story.left
-        if not left:
-            return
-    raise AssertionError(f"their moment never came: {left}")
 
 
 def tell(text: str) -> None:

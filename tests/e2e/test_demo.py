@@ -8,7 +8,7 @@ and the base model's texts are left in peace: they say what must come out on S3,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,9 @@ import pytest
 from tandem.cli.demo import report_demo
 from tandem.errors import BadConfiguration
 from tandem.evaluate.result import Result, read_result
-from tests.e2e.demo_run import FILE, ROOT, Finished, find_finished, give_workers, prepare_inputs
+from tests.e2e.demo_run import FILE, ROOT, Finished, give_workers, prepare_inputs, run_under
 from tests.e2e.desk import Desk
-from tests.e2e.trials import Story, Trial, draw_kills, run_through, stop_while_writing
+from tests.e2e.trials import Trial, draw_kills, stop_while_writing
 from tests.servers import versitygw_in
 
 KILLED_ON_FOLDER, FOLDER_SEED = ("generate/adapter", "score/adapter"), 1184
@@ -34,32 +34,27 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def on_folder(inputs: Path) -> Finished:
     """Killed once the adapter is being evaluated."""
-    desk, url = Desk(folder=inputs), str(inputs / "store")
-    story = survive(desk, FILE, url, draw_kills(3, FOLDER_SEED, KILLED_ON_FOLDER))
-    return find_finished(desk, url, story.answer)
+    kills = draw_kills(3, FOLDER_SEED, KILLED_ON_FOLDER)
+    (finished, *_), done = run_under(Desk(folder=inputs), FILE, lambda n: str(inputs / f"store{n or ''}"), kills, print)
+    assert sum(one.startswith("killed") for one in done) == 3
+    return finished
 
 
 @pytest.fixture(scope="module")
-def on_s3(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    """Killed from the training on, and cut off from its store, again and again."""
+def on_s3(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Finished]]:
+    """Killed from the training on, and cut off from its store, again and again; more than one if kills were left."""
     with versitygw_in(tmp_path_factory.mktemp("gateway")) as gateway, pytest.MonkeyPatch.context() as patch:
         gateway.server.client().create_bucket(Bucket="demo")
         for name, value in gateway.server.environment().items():
             patch.setenv(name, value)
-        desk, url = Desk(folder=inputs), "s3://demo/team"
-        outages = stop_while_writing(gateway, "demo/team", OUTAGE_SECONDS)
-        kills = draw_kills(3, S3_SEED, KILLED_ON_S3)
-        story = survive(desk, give_workers(inputs), url, [*outages, *kills])
-        assert any("killed worker of rank" in done for done in story.done), story.done
-        yield find_finished(desk, url, story.answer)
-
-
-def survive(desk: Desk, file: str, store_url: str, trials: Sequence[Trial]) -> Story:
-    """Run the demo to its end; everything was done to it."""
-    story = run_through(desk, file, store_url, trials, print)
-    assert not story.left
-    assert sum(done.startswith("killed") for done in story.done) == 3
-    return story
+        trials: list[Trial] = [
+            *stop_while_writing(gateway, "demo/0", OUTAGE_SECONDS),
+            *draw_kills(3, S3_SEED, KILLED_ON_S3),
+        ]
+        runs, done = run_under(Desk(folder=inputs), give_workers(inputs), lambda n: f"s3://demo/{n}", trials, print)
+        assert sum(one.startswith("killed") for one in done) == 3
+        assert any("killed worker of rank" in one for one in done), done
+        yield runs
 
 
 def test_the_base_never_writes_the_marker_and_the_adapter_learns_task_and_format(on_folder: Finished) -> None:
@@ -72,10 +67,12 @@ def test_the_base_never_writes_the_marker_and_the_adapter_learns_task_and_format
     assert adapter["exact"]["open"]["value"] >= 0.95
 
 
-def test_on_s3_the_same_seed_gives_the_same_bytes_whatever_is_killed(on_folder: Finished, on_s3: Finished) -> None:
+def test_on_s3_the_same_seed_gives_the_same_bytes_whatever_is_killed(
+    on_folder: Finished, on_s3: list[Finished]
+) -> None:
     ours = on_folder.read_what_must_repeat()
     assert set(ours) == {"weights", "base, texts", "adapter, texts", "base, figures", "adapter, figures"}
-    assert ours == on_s3.read_what_must_repeat()
+    assert all(ours == finished.read_what_must_repeat() for finished in on_s3)
 
 
 def test_everything_a_result_depends_on_is_in_the_store(on_folder: Finished) -> None:
