@@ -12,7 +12,7 @@ import pytest
 
 from tandem.control.local import LocalBackend
 from tandem.control.loop import drive
-from tandem.control.plan import Observed, Start, State, Stop
+from tandem.control.plan import Observed, Start, State, Stop, plan
 from tandem.control.stages import Stage
 from tandem.outcome import LINE_MARK
 from tandem.spec import Desired, load_run
@@ -120,6 +120,16 @@ def test_a_stop_reaches_one_and_a_kill_all(desk: Desk) -> None:
     desk.backend.kill()
     assert running.process.returncode < 0
     assert desk.backend.wait(60) is True
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_so_many_stages_of_a_kind_may_run_at_once_as_it_was_told(at_once: int, desk: Desk) -> None:
+    desk.backend.at_once = at_once
+    stages = tuple(Stage(name=f"generate/{name}/0") for name in ("a", "b", "c"))
+    actions = plan(stages, desired=Desired.ACTIVE, max_attempts=1, observed=desk.backend.observe(stages), now=100.0)
+    assert [action.stage for action in actions if isinstance(action, Start)] == [
+        stage.name for stage in stages[:at_once]
+    ]
 
 
 def test_suspending_ends_everything_that_runs_and_the_drive(desk: Desk) -> None:

@@ -39,12 +39,15 @@ def run(
     store: StoreUrl = DEFAULT_STORE,
     again: Annotated[bool, typer.Option(help="Make a new Run even if this one has ended.")] = False,
     strict: Annotated[bool, typer.Option(help="Treat warnings of the check as faults.")] = False,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Stages that may compute, and that may score, at once: 1 for each accelerator.")
+    ] = 1,
     output: Output = Format.TABLE,
 ) -> None:
     """Check a Run, then train and evaluate on this machine. The same command goes on where it was broken off."""
     from tandem.cli.run import run_file
 
-    raise typer.Exit(run_file(file, store, again=again, strict=strict, output=output))
+    raise typer.Exit(run_file(file, store, again=again, strict=strict, at_once=at_once, output=output))
 
 
 @app.command()

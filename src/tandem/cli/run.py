@@ -40,7 +40,7 @@ INTERRUPTED = Outcome(
 )
 
 
-def run_file(path: Path, store_url: str, *, again: bool, strict: bool, output: Format) -> int:
+def run_file(path: Path, store_url: str, *, again: bool, strict: bool, at_once: int, output: Format) -> int:
     """Check, record, and bring the Run to its end; its figures are printed, and its exit code is returned."""
     reading = read_run(path)
     gpus = list_gpu_memory()
@@ -53,7 +53,7 @@ def run_file(path: Path, store_url: str, *, again: bool, strict: bool, output: F
     probe(store)
     place, body = record_run(store, submission, again=again)
     tell(f"{place.run_id}: in {store.url}/{place.prefix}")
-    end = complete_run(store, place, body)
+    end = complete_run(store, place, body, at_once=at_once)
     return report_end(store, place, end, output=output)
 
 
@@ -72,7 +72,12 @@ def record_run(store: Store, submission: Submission, *, again: bool) -> tuple[Ru
 
 
 def complete_run(
-    store: Store, place: RunPlace, body: bytes, *, stages: Callable[[], tuple[Stage, ...]] | None = None
+    store: Store,
+    place: RunPlace,
+    body: bytes,
+    *,
+    stages: Callable[[], tuple[Stage, ...]] | None = None,
+    at_once: int = 1,
 ) -> Finish | None:
     """Make every stage that is not committed yet, or only those that `stages` lists; None if interrupted."""
     spec = parse_record(body, where=place.record).parse_spec()
@@ -91,6 +96,7 @@ def complete_run(
             now=time.time,
             sleep=time.sleep,
             say=tell_stage_line,
+            at_once=at_once,
         )
         try:
             return drive(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tandem.control.plan import Attempt, Commit, Observed, Start, State, Stop
 from tandem.control.settings import ensure_settings
-from tandem.control.stages import Stage
+from tandem.control.stages import Kind, Stage
 from tandem.outcome import Outcome, parse_outcome_line
 from tandem.record.commit import is_committed, list_executions, write_commit
 from tandem.spec import RunSpec
@@ -52,7 +52,7 @@ class Running:
 
 @dataclass(kw_only=True)
 class LocalBackend:
-    """Runs one attempt of each kind at a time on this machine: texts are scored while others are generated."""
+    """Runs `at_once` attempts of each kind at a time on this machine: texts are scored while others are generated."""
 
     store: Store
     place: RunPlace
@@ -67,6 +67,8 @@ class LocalBackend:
     """Called with the stage and a line of its output, from several threads."""
     command: tuple[str, ...] = (sys.executable, "-m", "tandem")
     """What `stage <kind>` is added to."""
+    at_once: int = 1
+    """An accelerator has room for one that computes; small models on processors leave room for more."""
     ended: list[Attempt] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
@@ -95,6 +97,7 @@ class LocalBackend:
             complete=complete,
             attempts=(*self.ended, *live),
             next_number=next_number,
+            slots=dict.fromkeys(Kind, self.at_once),
         )
 
     def start(self, actions: Sequence[Start]) -> None:
