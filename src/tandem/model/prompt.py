@@ -6,6 +6,7 @@ Rules and strings are those of OpenGVLab/InternVL 2410d1d (`conversation.py`, `p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
@@ -58,7 +59,11 @@ TEMPLATES = {template.name: template for template in (INTERNVL2_5,)}
 
 
 class Tokenizer(Protocol):
-    """What is needed of a transformers tokenizer."""
+    """What is needed of a transformers tokenizer, whose vocabulary stays as it is once it is used."""
+
+    def __hash__(self) -> int:
+        """Identity: what it makes of some texts is remembered."""
+        ...
 
     def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any:
         """Return a mapping whose `input_ids` has one list for each text."""
@@ -166,18 +171,43 @@ def encode_turns(
     """
     placed = place_images(turns, len(image_tokens), template=template, place=place)
     expanded = expand_images(placed, image_tokens, template=template)
+    fixed = _encode_fixed(tokenizer, template)
+    ids: list[list[int]] = tokenizer([_write(turn, template) for turn in expanded], add_special_tokens=False)[
+        "input_ids"
+    ]
     if expanded[0].role != "system":
         expanded = (Turn(role="system", text=template.system_message), *expanded)
-    headers = {role: _header(role, template) for role in ("system", "user", "assistant")}
-    texts = [f"{headers[turn.role]}{turn.text}{template.turn_end}\n" for turn in expanded]
-    ids: list[list[int]] = tokenizer([*texts, *headers.values()], add_special_tokens=False)["input_ids"]
-    lengths = dict(zip(headers, map(len, ids[len(texts) :]), strict=True))
-    _check_image_tokens(tokenizer, ids[: len(texts)], sum(image_tokens), template)
+        ids = [list(fixed.system), *ids]
+    _check_image_tokens(tokenizer, ids, sum(image_tokens), template)
     ids[0] = _beginning(tokenizer) + ids[0]
     return tuple(
-        EncodedTurn(role=turn.role, ids=turn_ids, header=lengths[turn.role])
-        for turn, turn_ids in zip(expanded, ids, strict=False)
+        EncodedTurn(role=turn.role, ids=turn_ids, header=fixed.headers[turn.role])
+        for turn, turn_ids in zip(expanded, ids, strict=True)
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fixed:
+    """What a tokenizer makes of the texts that every conversation has."""
+
+    headers: dict[str, int]
+    """The length of each role's."""
+    system: tuple[int, ...]
+    """The default system turn."""
+
+
+@functools.lru_cache(maxsize=8)
+def _encode_fixed(tokenizer: Tokenizer, template: Template) -> _Fixed:
+    """Once for a tokenizer: of short conversations it would be most of the work."""
+    roles: tuple[Role, ...] = ("system", "user", "assistant")
+    texts = [_write(Turn(role="system", text=template.system_message), template)]
+    texts += [_header(role, template) for role in roles]
+    system, *headers = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return _Fixed(headers=dict(zip(roles, map(len, headers), strict=True)), system=tuple(system))
+
+
+def _write(turn: Turn, template: Template) -> str:
+    return f"{_header(turn.role, template)}{turn.text}{template.turn_end}\n"
 
 
 def _header(role: str, template: Template) -> str:
