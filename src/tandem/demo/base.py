@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from tandem.train.samples import IGNORED, Example, ReadingRules, build_example
 if TYPE_CHECKING:
     import torch
 
+    Gradients = tuple[torch.Tensor | None, ...]
+    """One for each weight; None for those that the model does not use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseRecipe:
@@ -36,7 +40,7 @@ class BaseRecipe:
     shift: int = 4
     """Pixels by which each picture is moved at random, at most: the margins are empty."""
     batch: int = 32
-    """Samples of one step."""
+    """Samples of one step, two at least: threads share them."""
     learning_rate: float = 2.5e-3
     """The highest; it rises over the first tenth of the steps and falls to nothing."""
 
@@ -54,7 +58,8 @@ def train_base(
 
     corpus is what its tokenizer learns words from, beside the samples' own texts. report gets each step and its
     loss. Returns the mean loss of the last ten steps. The same arguments give the same bytes on the same machine:
-    torch computes with a fixed number of threads here, and random draws depend on the seed alone.
+    each half of a batch is computed by one thread whatever OMP_NUM_THREADS says, and random draws depend on the seed
+    alone.
     Raises BadData if samples do not fit, and what reading the meta file raises.
     """
     recipe = recipe or BaseRecipe()
@@ -70,19 +75,19 @@ def train_base(
         corpus=[*SMALL_CORPUS, *corpus, *(turn.text for sample in samples for turn in sample.turns)],
         vocabulary=1024,
     )
-    with _few_threads():
+    with _single_threaded():
         losses = _train(folder, samples, seed=seed, recipe=recipe, report=report)
     last = losses[-10:]
     return sum(last) / len(last)
 
 
 @contextmanager
-def _few_threads() -> Iterator[None]:
-    """Two at most: for so small a model more of them mainly wait for each other. One, where OMP_NUM_THREADS is 1."""
+def _single_threaded() -> Iterator[None]:
+    """For so small a model the threads of one operation mainly wait for each other."""
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(min(2, threads))
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -104,23 +109,38 @@ def _train(
     base: Any = load_base(folder, precision="float32", device="cpu")
     native, model = type(base), make_trainable(base).train()
     read_example = _remember_examples(samples, folder, seed=seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
+    weights = list(model.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
     )
     losses = []
-    generator = torch.Generator().manual_seed(seed)
-    for step, chosen in enumerate(_draw_batches(len(samples), recipe.batch, recipe.steps, seed=seed), start=1):
-        batch = _pad([read_example(index) for index in chosen])
+    generators = [torch.Generator().manual_seed(seed), torch.Generator().manual_seed(~seed)]
+
+    def differentiate(half: Sequence[Example], labels: int, generator: torch.Generator) -> tuple[float, Gradients]:
+        torch.set_num_threads(1)  # each thread has a number of its own
+        batch = _pad(half)
         batch["pixel_values"] = _shift(batch["pixel_values"], recipe.shift, generator)
-        loss = model(**batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        report(step, losses[-1])
+        loss = model(**batch, normaliser=float(labels)).loss
+        return float(loss.detach()), torch.autograd.grad(loss, weights, allow_unused=True)
+
+    drawn = _draw_batches(len(samples), recipe.batch, recipe.steps, seed=seed)
+    reading = ([read_example(index) for index in chosen] for chosen in drawn)
+    examples = next(reading)
+    with ThreadPoolExecutor(len(generators)) as threads:
+        for step in range(1, recipe.steps + 1):
+            labels = sum(len(example.labels) - example.labels.count(IGNORED) for example in examples)
+            halves = (examples[::2], examples[1::2])
+            results = threads.map(differentiate, halves, (labels, labels), generators)
+            examples = next(reading, [])  # the next batch is read meanwhile
+            found = list(results)
+            for weight, *gradients in zip(weights, *(gradients for _, gradients in found), strict=True):
+                weight.grad = None if gradients[0] is None else sum(gradients[1:], start=gradients[0])
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(sum(loss for loss, _ in found))
+            report(step, losses[-1])
     base.__class__ = native  # names in the file follow from the class
     base.save_pretrained(folder)
     return losses

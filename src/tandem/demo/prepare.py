@@ -14,7 +14,7 @@ from tandem.errors import BadConfiguration, Fault
 from tandem.train.annotations import read_samples
 from tandem.train.meta import read_meta
 
-VERSION = 3
+VERSION = 4
 """Of the files that are written; to be raised whenever pictures, questions or the way of training change."""
 
 STAMP = "demo.json"
