@@ -12,7 +12,7 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 BIN := .venv/bin
 STORE ?= demo/store
 SERVE = $(CACHE)/serve-$(shell sha256sum locks/serve.txt | cut -c1-12)
-# Compiled once for all clones: importing torch and transformers for the first time takes half a minute.
+# Installed and compiled once for all clones: that is ten seconds of a demo.
 PACKAGES = $(CACHE)/demo-$(shell sha256sum locks/demo.txt | cut -c1-12)
 
 .PHONY: help demo test e2e kills lint bench cluster-up cluster-down images serve locks clean

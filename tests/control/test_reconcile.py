@@ -341,6 +341,24 @@ def test_a_log_that_the_store_does_not_take_is_kept_until_it_does(
     assert worker_log(world) == b"rank 1, to its end\n"
 
 
+def test_a_log_that_could_not_be_read_at_first_is_asked_for_again(world: World) -> None:
+    world.apply()
+    world.settle()
+    master, worker = world.start_pods()
+    name = worker["metadata"]["name"]
+    del world.api.logs[NAMESPACE, name]
+    world.end_pod(master)
+    world.settle()
+    world.api.logs[NAMESPACE, name] = b"rank 1, to its end\n"
+    world.api.delete(POD, NAMESPACE, name)
+    world.settle()
+    world.api.remove(POD, NAMESPACE, name)
+    del world.api.logs[NAMESPACE, name]
+    world.end_jobs()
+    world.settle()
+    assert worker_log(world) == b"rank 1, to its end\n"
+
+
 @pytest.mark.parametrize("comes_late", [True, False])
 def test_a_log_whose_end_is_long_in_coming_is_waited_for_a_few_times(comes_late: bool, world: World) -> None:
     work: list[Callable[[], None]] = []

@@ -96,12 +96,13 @@ class LogTails:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def follow(self, namespace: str, pod: Object) -> None:
-        """Begin to read a pod's log, once; one that has not begun has none."""
+        """Begin to read a pod's log, once, but again if nothing came of it; one that has not begun has none."""
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         if not has_begun(pod):
             return
         with self._lock:
-            if uid in self._tails:
+            known = self._tails.get(uid)
+            if known is not None and (known.text or not known.is_whole):
                 return
             tail = self._tails[uid] = Tail()
             _shorten(self._tails)
