@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tandem.control.api import EVENT, JOB, POD, PYTORCHJOB, RUN, Forbidden, Kind, Refused
+from tandem.control.api import EVENT, JOB, POD, PYTORCHJOB, RUN, Forbidden, Kind, Object, Refused
 from tandem.control.collect import MOST_TRIES
 from tandem.control.fake import FakeApi
 from tandem.errors import BadConfiguration, Fault, Unavailable
@@ -292,8 +292,7 @@ def test_a_worker_that_the_operator_removes_as_soon_as_the_master_has_ended_keep
     world.settle()
     world.end_pod(master)
     world.settle()
-    world.api.remove(POD, NAMESPACE, worker["metadata"]["name"])
-    del world.api.logs[NAMESPACE, worker["metadata"]["name"]]
+    lose_pod(world, worker)
     world.end_jobs()
     world.settle()
     assert worker_log(world) == b"rank 1, to its end\n"
@@ -307,8 +306,7 @@ def test_a_worker_that_goes_while_looks_wait_for_the_store_keeps_its_log(world: 
     world.api.logs[NAMESPACE, worker["metadata"]["name"]] = b"rank 1, to its end\n"
     world.end_pod(master)
     world.controller.refresh(world.controller.mirrors.pods)  # no look comes in between
-    world.api.remove(POD, NAMESPACE, worker["metadata"]["name"])
-    del world.api.logs[NAMESPACE, worker["metadata"]["name"]]
+    lose_pod(world, worker)
     world.end_jobs()
     world.settle()
     assert worker_log(world) == b"rank 1, to its end\n"
@@ -324,8 +322,7 @@ def test_a_log_that_the_store_does_not_take_is_kept_until_it_does(
     world.api.logs[NAMESPACE, worker["metadata"]["name"]] = b"rank 1, to its end\n"
     world.end_pod(master)
     world.settle()
-    world.api.remove(POD, NAMESPACE, worker["metadata"]["name"])
-    del world.api.logs[NAMESPACE, worker["metadata"]["name"]]
+    lose_pod(world, worker)
     world.end_jobs()
     put = world.store.put_if_absent
 
@@ -352,8 +349,7 @@ def test_a_log_that_could_not_be_read_at_first_is_asked_for_again(world: World) 
     world.api.logs[NAMESPACE, name] = b"rank 1, to its end\n"
     world.api.delete(POD, NAMESPACE, name)
     world.settle()
-    world.api.remove(POD, NAMESPACE, name)
-    del world.api.logs[NAMESPACE, name]
+    lose_pod(world, worker)
     world.end_jobs()
     world.settle()
     assert worker_log(world) == b"rank 1, to its end\n"
@@ -383,6 +379,13 @@ def test_a_log_whose_end_is_long_in_coming_is_waited_for_a_few_times(comes_late:
         assert comes_late or world.read(world.place().attempt_end("train", 1)) is None
         world.pass_time(120)
     assert worker_log(world) == (b"step 1/4\n" if comes_late else b"more, which nobody follows\n")
+
+
+def lose_pod(world: World, pod: Object) -> None:
+    """The pod is gone, and nobody can read its log any more."""
+    name = pod["metadata"]["name"]
+    world.api.remove(POD, NAMESPACE, name)
+    del world.api.logs[NAMESPACE, name]
 
 
 def worker_log(world: World) -> bytes:
