@@ -32,7 +32,7 @@ import torch
 from PIL import Image
 
 from tandem.model.card import CardBase
-from tandem.model.quiet import be_quiet
+from tandem.model.libraries import load_libraries
 from tandem.model.tiny import make_tiny_model
 from tandem.spec import TrainSpec
 from tandem.store import FileDigest, Store, open_store
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="none is always there")
     options = parser.parse_args()
-    be_quiet()
+    load_libraries()
     connect(Ranks(), expected=1)
     with tempfile.TemporaryDirectory() as name, store_running(options.store, Path(name) / "server") as store_url:
         print(json.dumps(summarise(measure(Path(name), options, store_url), options), indent=2))

@@ -88,7 +88,7 @@ def test_everything_a_result_depends_on_is_in_the_store(on_folder: Finished) -> 
     assert "torch" in json.dumps(environment)
     card = json.loads(on_folder.read("train", "adapter/tandem.json"))
     assert card["tiles"] == {"max": 2, "rule": "perSample", "thumbnail": True}
-    assert sorted(on_folder.commit("train").checkpoints) == [80, 160, 240]
+    assert sorted(on_folder.commit("train").checkpoints) == [120, 240]
 
 
 def test_metrics_are_written_line_by_line(on_folder: Finished) -> None:
@@ -96,7 +96,7 @@ def test_metrics_are_written_line_by_line(on_folder: Finished) -> None:
     steps = [line["step"] for line in lines if "loss" in line]
     assert steps == list(range(10, 241, 10))
     assert {"lr", "grad_norm", "samples_per_second", "tokens_per_second", "memory"} <= set(lines[0])
-    assert [line["step"] for line in lines if "validation_loss" in line] == [80, 160, 240]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [120, 240]
 
 
 def test_the_report_shows_both_models_and_what_was_learnt(on_folder: Finished) -> None:

@@ -13,9 +13,9 @@ from tandem.inputs.resolve import require
 def convert_model(source: str, destination: Path, revision: str | None) -> None:
     """Write the native checkpoint and say what it holds."""
     from tandem.model.convert import convert_checkpoint
-    from tandem.model.quiet import be_quiet
+    from tandem.model.libraries import load_libraries
 
-    be_quiet()
+    load_libraries()
     resolver = Resolver(folder=Path.cwd(), cache=cache_folder())
     info = convert_checkpoint(require(resolver.resolve(source, revision), "SRC", source), destination)
     size = f"{info.parameters} parameters, {info.weight_bytes} bytes of weights"

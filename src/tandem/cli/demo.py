@@ -11,9 +11,9 @@ from tandem.cli.places import LOCAL
 def make_demo(folder: Path, seed: int) -> None:
     """Make the demo's inputs, once."""
     from tandem.demo.prepare import prepare_demo
-    from tandem.model.quiet import be_quiet
+    from tandem.model.libraries import load_libraries
 
-    be_quiet()
+    load_libraries()
     prepare_demo(folder, seed=seed, report=tell)
 
 

@@ -99,10 +99,10 @@ def _refer(base: str, revision: str | None = None) -> Reference:
 
 
 def _merge(found: Ingredients, destination: Path) -> None:
+    from tandem.model.libraries import load_libraries
     from tandem.model.merge import merge_adapter
-    from tandem.model.quiet import be_quiet
 
-    be_quiet()
+    load_libraries()
     resolver = Resolver(folder=found.home, cache=cache_folder())
     pin, _ = pin_inputs((found.base,), resolver)[found.base.place]
     files = {name: digest_file(found.adapter / name) for name in ADAPTER_FILES if (found.adapter / name).is_file()}

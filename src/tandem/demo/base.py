@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tandem.demo.digits import PICTURE_SIZE
 from tandem.errors import BadData, Fault
+from tandem.model.images import open_image
 from tandem.model.loading import load_base, load_tokenizer
 from tandem.model.tiles import TileGeometry
 from tandem.model.tiny import SMALL_CORPUS, make_tiny_model
@@ -22,6 +23,7 @@ from tandem.train.samples import IGNORED, Example, ReadingRules, build_example
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     Gradients = tuple[torch.Tensor | None, ...]
     """One for each weight; None for those that the model does not use."""
@@ -152,9 +154,16 @@ def _remember_examples(samples: Sequence[SampleRef], folder: Path, *, seed: int)
     rules = ReadingRules(max_tiles=2, max_length=256, geometry=TileGeometry(tile_size=PICTURE_SIZE))
     rng = random.Random(seed)  # noqa: S311
 
+    pictures: dict[Path, Image.Image] = {}
+
+    def open_once(path: Path, **options: Any) -> Image.Image:
+        if path not in pictures:  # several questions are asked about each
+            pictures[path] = open_image(path, **options)
+        return pictures[path]
+
     @functools.cache
     def read_example(index: int) -> Example:
-        example = build_example(samples[index], tokenizer, rules=rules, rng=rng)
+        example = build_example(samples[index], tokenizer, rules=rules, rng=rng, open_picture=open_once)
         if isinstance(example, Example):
             return example
         what = f"the sample has {example.length.tokens} tokens, and the demo's base takes {example.max_length}"

@@ -12,7 +12,7 @@ from tandem.evaluate.run_endpoint import run_endpoint
 from tandem.evaluate.run_generate import run_generate
 from tandem.evaluate.shelf import ShelfPlace
 from tandem.inputs.resolve import require
-from tandem.model.quiet import be_quiet
+from tandem.model.libraries import load_libraries
 from tandem.outcome import DONE, Outcome
 from tandem.record.evaluation import find_evaluation
 from tandem.spec import EvalSpec, Subject
@@ -22,7 +22,6 @@ from tandem.stage.context import Context
 
 def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     """Generate this attempt's shard into the output folder."""
-    be_quiet()
     _, name, shard = context.facts.stage.split("/")
     evaluation, checkpoint = find_evaluation(context.spec, name)
     train = context.spec.train
@@ -51,6 +50,7 @@ def run_generate_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     if evaluation.endpoint is not None:
         run_endpoint(job, environment=os.environ, shelf=shelf, report=report, say=say)
         return DONE
+    load_libraries()
     model = context.use_input("spec.model.source")
     loaded = GenerateJob(**dict(job), model_folder=model, tiles=None if train is None else train.tiles)
     run_generate(loaded, shelf=shelf, report=report, say=say)

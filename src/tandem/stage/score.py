@@ -23,7 +23,7 @@ from tandem.evaluate.score import Scoring, score_predictions
 from tandem.evaluate.shards import merge_shards, require_equal_settings
 from tandem.evaluate.statistics import StatisticsSettings
 from tandem.inputs.references import PACKAGED_ENCODERS
-from tandem.model.quiet import be_quiet
+from tandem.model.libraries import load_libraries
 from tandem.outcome import DONE, Outcome
 from tandem.record.commit import Tree, read_commit, read_file, read_files, read_tree
 from tandem.record.evaluation import find_evaluation
@@ -38,7 +38,6 @@ ORIGINAL_NEW_TOKENS = 1024
 
 def run_score_stage(context: Context, say: Callable[[str], None]) -> Outcome:
     """Score one evaluation into the output folder: samples.jsonl, result.json and the settings used."""
-    be_quiet()
     _, name, score_id = context.facts.stage.split("/")
     entry, _ = find_evaluation(context.spec, name)
     place = context.facts.place
@@ -138,6 +137,7 @@ def _open_scorer(
 ) -> KeptScores | None:
     if settings is None:
         return None
+    load_libraries()
     spec = BertScoreSpec.model_validate(settings)
     source = spec.model
     if spec.model not in PACKAGED_ENCODERS:

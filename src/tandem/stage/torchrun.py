@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 
+from tandem.model.libraries import importing_much
 from tandem.process import die_with_parent
 
 TOLD_BEFORE_RANKS = 143
@@ -30,10 +31,11 @@ def main() -> None:
     die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TOLD_BEFORE_RANKS))
     os.environ["TANDEM_TORCHRUN"] = str(os.getpid())  # see tandem.train.rank
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import get_args_parser
-    from torch.distributed.run import main as torchrun
+    with importing_much():
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import get_args_parser
+        from torch.distributed.run import main as torchrun
 
     try:
         torchrun([*limit_shutdown(sys.argv[2], get_args_parser().format_help()), *sys.argv[3:]])

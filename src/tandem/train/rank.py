@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from tandem.errors import TandemError
-from tandem.model.quiet import be_quiet
+from tandem.model.libraries import load_libraries
 from tandem.outcome import DONE, Outcome, describe_failure
 from tandem.process import die_with_parent
 from tandem.train.full_disk import telling_full_disk
@@ -69,7 +69,7 @@ def _run(job: RankJob, ranks: Ranks, flag: StopFlag, watchdog: Watchdog) -> Outc
         os.environ["HF_HUB_OFFLINE"] = "1"  # everything was fetched before this process was started
         # Rows differ in length: in segments of fixed size, memory that is free would lie in pieces too small to use.
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-        be_quiet()
+        load_libraries()
         from tandem.train.recipe import run_training
 
         connect(ranks, expected=job.train.ranks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,14 +86,20 @@ class Example:
 
 
 def build_example(
-    sample: SampleRef, tokenizer: Tokenizer, *, rules: ReadingRules, rng: random.Random
+    sample: SampleRef,
+    tokenizer: Tokenizer,
+    *,
+    rules: ReadingRules,
+    rng: random.Random,
+    open_picture: Callable[..., Image.Image] = open_image,
 ) -> Example | TooLong:
     """Open a sample's images and turn it into ids, labels and pixels.
 
-    `rng` is drawn from once a tile, and only if the sample's dataset is augmented.
+    `rng` is drawn from once a tile, and only if the sample's dataset is augmented. `open_picture` is called as
+    `open_image` is, and may remember what it returned.
     Raises BadData (an image that cannot be used) and BadConfiguration (a tokenizer that does not fit).
     """
-    images = [open_image(path, max_pixels=rules.max_pixels, place=sample.place) for path in sample.images]
+    images = [open_picture(path, max_pixels=rules.max_pixels, place=sample.place) for path in sample.images]
     tiles_per_image = count_sample_tiles(sample, [image.size for image in images], rules=rules)
     image_tokens = [tiles * rules.geometry.tokens_per_tile for tiles in tiles_per_image]
     turns = encode_turns(tokenizer, sample.turns, image_tokens, template=rules.template, place=sample.place)

@@ -243,7 +243,10 @@ def test_a_run_that_is_deleted_while_it_trains_leaves_its_logs_in_the_store(
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown-profile": ({"profiles": {"train": "nowhere"}}, "spec.profiles.train: nowhere is not a profile here"),
-    "four-ranks": ({"train": {"ranks": 4, "batch": {"globalSize": 64}}}, "spec.train.ranks: is 4, and profile train-cpu-demo trains on 2"),
+    "four-ranks": (
+        {"train": {"ranks": 4, "batch": {"globalSize": 64}}},
+        "spec.train.ranks: is 4, and profile train-cpu-demo trains on 2",
+    ),
     "by-tag": ({"profiles": {"train": "train-by-tag"}}, "has no digest, and digests are demanded here"),
 }
 
