@@ -38,7 +38,7 @@ class BaseRecipe:
     layers: int = 2
     std: float = 0.08
     """Deviation of the random weights that it starts from."""
-    steps: int = 400
+    steps: int = 340
     shift: int = 4
     """Pixels by which each picture is moved at random, at most: the margins are empty."""
     batch: int = 32
