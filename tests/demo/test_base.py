@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tandem.demo import base
 from tandem.demo.base import BaseRecipe, _draw_batches, _shift, train_base
 from tandem.errors import BadData
+from tandem.model.images import open_image
 from tandem.model.loading import load_base, load_tokenizer
 
 SMALL = BaseRecipe(text_size=32, vision_size=16, layers=1, steps=12, batch=4)
@@ -74,6 +77,23 @@ def test_words_of_the_corpus_are_known_to_the_tokenizer(meta: Path, tmp_path: Pa
     train_base(meta, tmp_path / "base", seed=0, corpus=["larger larger"], recipe=SMALL)
     tokenizer = load_tokenizer(tmp_path / "base")
     assert tokenizer.tokenize(" larger") == ["Ġlarger"]
+
+
+def test_a_picture_is_opened_once_however_many_questions_are_asked_about_it(
+    meta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = meta.parent / "a.jsonl"
+    annotation.write_text(annotation.read_text().replace("Which?", "What else?") + annotation.read_text())
+    opened: Counter[Path] = Counter()
+
+    def open_counted(path: Path, **options: Any) -> Image.Image:
+        opened[path] += 1
+        return open_image(path, **options)
+
+    monkeypatch.setattr(base, "open_image", open_counted)
+    train_base(meta, tmp_path / "base", seed=0, recipe=SMALL)
+    assert sorted(opened) == sorted(meta.parent.glob("*.png"))
+    assert set(opened.values()) == {1}
 
 
 def test_a_sample_too_long_for_the_demo_is_named(tmp_path: Path) -> None:
