@@ -51,7 +51,7 @@ bench: .venv/dev.stamp  ## Measure speed as ratios; figures are kept in docs/ben
 		OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name
 	done
 
-cluster-up: .venv/dev.stamp  ## Bring up a real Kubernetes on this machine (as root; built once, in 12 minutes)
+cluster-up: .venv/dev.stamp  ## Bring up a real Kubernetes on this machine (as root; built once, in 12 to 24 minutes)
 	$(BIN)/python -m k8s.local up
 
 cluster-down: .venv/dev.stamp  ## Take it down without a trace
