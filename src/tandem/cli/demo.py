@@ -11,9 +11,7 @@ from tandem.cli.places import LOCAL
 def make_demo(folder: Path, seed: int) -> None:
     """Make the demo's inputs, once."""
     from tandem.demo.prepare import prepare_demo
-    from tandem.model.libraries import load_libraries
 
-    load_libraries()
     prepare_demo(folder, seed=seed, report=tell)
 
 

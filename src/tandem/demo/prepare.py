@@ -11,6 +11,7 @@ from pathlib import Path
 from tandem.demo.base import BaseRecipe, train_base
 from tandem.demo.data import BASE_META, TRAIN_META, write_data
 from tandem.errors import BadConfiguration, Fault
+from tandem.model.libraries import load_libraries
 from tandem.train.annotations import read_samples
 from tandem.train.meta import read_meta
 
@@ -54,6 +55,7 @@ def _make(made: Path, *, seed: int, recipe: BaseRecipe, report: Callable[[str], 
     report("drawing 1,797 handwritten digits and asking questions about them")
     write_data(data, seed=seed)
     report("training the base model in full, so that it can read digits (about a minute)")
+    load_libraries()
     train_base(
         data / BASE_META,
         made / "base",
